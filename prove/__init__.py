@@ -1,0 +1,1 @@
+"""PROVE: does this loss really help?"""
