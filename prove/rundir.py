@@ -1,0 +1,229 @@
+"""Every path inside a run folder, and the only code that writes there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from prove.errors import ProveError
+
+
+class RunDir:
+    """The folder of one run, ``results/runs/<key>/``.
+
+    ::
+
+        job.json        the Job: its identity
+        launch.json     where it runs: data root, device, workers; not part of the identity
+        model.py        the flattened config file, when the model was given as a file
+        config.py       the complete MMSegmentation config that was trained
+        evidence.json   what the wiring proof saw
+        events.jsonl    what the worker reports, append only
+        log.txt         the worker's log
+        env.json        git state, package versions, device, data fingerprint
+        checkpoints/    iter_<n>.pth, the newest two, and best.pth
+        confusion.npz   per-image counts of the last iteration; confusion_best.npz of the best
+        worker.lock     held by the living worker
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def of(cls, results: Path, key: str) -> RunDir:
+        """The folder of a run, below a results folder."""
+        return cls(Path(results) / "runs" / key)
+
+    @property
+    def key(self) -> str:
+        """Key of the run: the folder's name."""
+        return self.path.name
+
+    @property
+    def job(self) -> Path:
+        """The Job: its identity."""
+        return self.path / "job.json"
+
+    @property
+    def launch(self) -> Path:
+        """Where it runs: data root, device, workers."""
+        return self.path / "launch.json"
+
+    @property
+    def model_config(self) -> Path:
+        """The flattened config file, when the model was given as a file."""
+        return self.path / "model.py"
+
+    @property
+    def config(self) -> Path:
+        """The complete MMSegmentation config that was trained."""
+        return self.path / "config.py"
+
+    @property
+    def evidence(self) -> Path:
+        """What the wiring proof saw."""
+        return self.path / "evidence.json"
+
+    @property
+    def events(self) -> Path:
+        """What the worker reports, append only."""
+        return self.path / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """The worker's log."""
+        return self.path / "log.txt"
+
+    @property
+    def env(self) -> Path:
+        """Git state, package versions, device, data fingerprint."""
+        return self.path / "env.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def checkpoint(self, iteration: int) -> Path:
+        """The checkpoint of one iteration."""
+        return self.checkpoints / f"iter_{iteration}.pth"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The checkpoint that validated best."""
+        return self.checkpoints / "best.pth"
+
+    def saved_iterations(self) -> list[int]:
+        """Iterations of the checkpoints on disk, newest first."""
+        stems = (path.stem.removeprefix("iter_") for path in self.checkpoints.glob("iter_*.pth"))
+        return sorted((int(stem) for stem in stems if stem.isdigit()), reverse=True)
+
+    @property
+    def confusion(self) -> Path:
+        """Per-image counts of the last iteration."""
+        return self.path / "confusion.npz"
+
+    @property
+    def best_confusion(self) -> Path:
+        """Per-image counts of the best checkpoint."""
+        return self.path / "confusion_best.npz"
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            ProveError: it can't be written.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise ProveError(
+                f"The results folder can't be written: {self.path} ({error.strerror}).",
+                hint="Choose another with --results DIR or $PROVE_RESULTS.",
+            ) from error
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder as its one worker; the system lets go when the process dies, however it dies.
+
+        Raises:
+            ProveError: another worker holds it.
+        """
+        with open(self.path / "worker.lock", "a", encoding="ascii") as file:
+            if not _locked(file):
+                raise ProveError(
+                    f"Run {self.key} is being trained by another process.",
+                    hint=f"Follow it with `prove logs {self.key} -f`.",
+                )
+            _held.add(file)
+            try:
+                yield
+            finally:
+                _held.discard(file)
+
+    def is_held(self) -> bool:
+        """Whether a living worker on this machine holds the folder."""
+        try:
+            with open(self.path / "worker.lock", encoding="ascii") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look don't see each other
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+
+_held: set[IO[str]] = set()
+
+
+def _let_go_in_child() -> None:
+    for file in _held:
+        file.close()
+    _held.clear()
+
+
+# A lock lives until the last process that inherited it is gone: without this, the data-loading processes of a killed
+# worker would keep its folder held.
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the lock could be had; tries for a second, since `RunDir.is_held` takes it for an instant to look."""
+    for _ in range(20):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Call ``write`` on a temporary file beside ``path``, fsync it and rename it there: all or nothing."""
+    # Not mkstemp: its files are closed to the colleagues who share the folder, whatever the umask says.
+    name = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        with open(name, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        name.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write a JSON document atomically; NaN is refused, since not every reader takes it."""
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON document.
+
+    Raises:
+        ProveError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ProveError(f"There is no {path}.") from None
+    except (OSError, ValueError) as error:
+        raise ProveError(f"{path} can't be read: {error}") from error
