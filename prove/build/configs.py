@@ -1,0 +1,120 @@
+"""MMSegmentation configs: the shipped ones, a user's file, and what PROVE reads off them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping, MutableMapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prove.catalog.models import ModelEntry
+from prove.errors import ProveError
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+
+def shipped(relative: str) -> Path:
+    """Path of a config below mmsegmentation's ``configs/``; mmsegmentation is found, not imported."""
+    spec = importlib.util.find_spec("mmseg")
+    if spec is None or not spec.submodule_search_locations:
+        raise ProveError("mmsegmentation is not installed.", hint="Install PROVE again: `uv sync`.")
+    return Path(spec.submodule_search_locations[0]) / ".mim" / "configs" / relative
+
+
+def load(path: Path) -> Config:
+    """Read an MMSegmentation config file with everything it inherits. Reading executes the file.
+
+    Raises:
+        ProveError: the file is missing, can't be read as a config, or has no model with a decode head.
+    """
+    if not path.is_file():
+        raise ProveError(f"There is no config file {path}.", hint="Give a model's name or the path of a config file.")
+    from mmengine.config import Config
+
+    try:
+        config = Config.fromfile(str(path), import_custom_modules=False)
+    except Exception as error:  # a config is arbitrary Python: whatever it raises is the user's answer
+        raise ProveError(f"{path} can't be read as an MMSegmentation config: {type(error).__name__}: {error}") from error
+    if not isinstance(config.get("model"), Mapping) or "decode_head" not in config.model:
+        raise ProveError(f"{path} defines no `model` with a `decode_head`, so it is not a segmentation model's config.")
+    return config
+
+
+def entry_of_file(path: Path, config: Config) -> ModelEntry:
+    """What the catalogue would say of a model that is given as a config file."""
+    optimizer = config.get("optim_wrapper", {}).get("optimizer", {})
+    if "lr" not in optimizer:
+        raise ProveError(f"{path} sets no `optim_wrapper.optimizer.lr`.", hint="Inherit one of the schedules in _base_.")
+    heads = [head for _, head in head_configs(config.model)]
+    crop = config.model.get("data_preprocessor", {}).get("size") or (512, 512)
+    return ModelEntry(
+        name=path.stem,
+        config=str(path),
+        kind="mask_classification" if any(is_mask_classification(head) for head in heads) else "per_pixel",
+        base_lr=float(optimizer["lr"]),
+        base_batch=_base_batch(path, config),
+        lr_scaling="sqrt" if "adam" in str(optimizer.get("type", "")).lower() else "linear",
+        crop_size=(int(crop[0]), int(crop[1])),
+        weights=next(iter(pretrained_sources(config.model)), None),
+        summary=f"config file {path}",
+    )
+
+
+def digest(config: Config) -> str:
+    """Hash of a flattened config: equal for files that define the same."""
+    return hashlib.sha256(config.pretty_text.encode()).hexdigest()
+
+
+def _base_batch(path: Path, config: Config) -> int:
+    """Images per step that the config's learning rate is meant for."""
+    declared = config.get("auto_scale_lr", {}).get("base_batch_size")
+    if declared:
+        return int(declared)
+    named = re.search(r"_(\d+)xb(\d+)", path.stem)  # mmsegmentation's naming: GPUs x images per GPU
+    if named:
+        return int(named[1]) * int(named[2])
+    return int(config.get("train_dataloader", {}).get("batch_size", 1))
+
+
+def head_configs(model: Mapping[str, Any]) -> list[tuple[str, MutableMapping[str, Any]]]:
+    """Every head of a model, as ``(module path, config)``: ``decode_head``, ``auxiliary_head.0``, ..."""
+    found: list[tuple[str, MutableMapping[str, Any]]] = []
+    for name in ("decode_head", "auxiliary_head"):
+        head = model.get(name)
+        if head is None:
+            continue
+        if isinstance(head, list | tuple):
+            found += [(f"{name}.{i}", each) for i, each in enumerate(head)]
+        else:
+            found.append((name, head))
+    return found
+
+
+def is_mask_classification(head: Mapping[str, Any]) -> bool:
+    """Whether a head minimises a set criterion of its own."""
+    return "loss_cls" in head and "loss_mask" in head
+
+
+def walk(node: Any) -> Iterator[MutableMapping[str, Any]]:
+    """Every mapping inside a nested config, outermost first."""
+    if isinstance(node, MutableMapping):
+        yield node
+        for value in list(node.values()):
+            yield from walk(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from walk(value)
+
+
+def pretrained_sources(model: Any) -> list[str]:
+    """Where a model's config takes pretrained weights from: URLs, files or hub names."""
+    sources = []
+    for node in walk(model):
+        if isinstance(node.get("pretrained"), str):
+            sources.append(node["pretrained"])
+        if node.get("type") == "Pretrained" and node.get("checkpoint"):
+            sources.append(str(node["checkpoint"]))
+    return sources

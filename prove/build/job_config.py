@@ -1,0 +1,208 @@
+"""Job + dataset → the complete MMSegmentation config that trains it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prove.build.configs import load, shipped, walk
+from prove.build.model import patch_model
+from prove.build.objective import HeadPlan, plan_heads
+from prove.catalog.models import MODELS
+from prove.spec import Job
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a job runs: nothing of this changes what it is.
+
+    Attributes:
+        source: the dataset's name or YAML file, as it was asked for.
+        data_root: folder of the dataset, None for the built-in one.
+        weights: local file with the pretrained backbone, None without.
+        num_workers: processes that load data, 0 loads in the training process.
+        threads: threads of torch and OpenCV in the training process.
+        cuda: whether it trains on a GPU.
+    """
+
+    source: str
+    data_root: str | None = None
+    weights: str | None = None
+    num_workers: int = 0
+    threads: int = 1
+    cuda: bool = False
+
+
+@dataclass(frozen=True)
+class BuiltConfig:
+    """A complete config and what its heads must add up to."""
+
+    config: Config
+    heads: tuple[HeadPlan, ...]
+
+
+def base_config(job: Job, model_file: Path | None = None) -> Config:
+    """The unpatched config of a job's model: the shipped one with the catalogue's edits, or the user's file."""
+    if job.model.config_sha256 is not None:
+        assert model_file is not None, "a model given as a file travels with its run"
+        return load(model_file)
+    entry = MODELS.get(job.model.name)
+    config = load(shipped(entry.config))
+    if entry.edits:
+        config.merge_from_dict({"model": dict(entry.edits)})
+    return config
+
+
+def build_config(
+    job: Job,
+    *,
+    classes: tuple[str, ...],
+    palette: tuple[tuple[int, int, int], ...],
+    placement: Placement,
+    class_weight: tuple[float, ...] | None = None,
+    model_file: Path | None = None,
+) -> BuiltConfig:
+    """The config of one job. It stands alone: MMSegmentation's ``tools/train.py`` trains it where PROVE is installed.
+
+    Args:
+        classes, palette: of the dataset's label space.
+        class_weight: per class, for terms with ``class_weight=auto`` and its kin.
+        model_file: the config file of a model that is not in the catalogue.
+    """
+    from mmengine.config import Config
+
+    base = base_config(job, model_file)
+    heads = plan_heads(base.model, job.loss)
+    train = job.train
+    model = _model_with_preprocessor(base)
+    config: dict[str, Any] = {
+        "default_scope": "mmseg",
+        "custom_imports": {"imports": ["prove.training.registered"], "allow_failed_imports": False},
+        "runner_type": "ProveRunner",
+        "model": patch_model(
+            model,
+            heads=heads,
+            num_classes=len(classes),
+            crop_size=train.crop_size,
+            class_weight=class_weight,
+            weights=placement.weights,
+        ),
+        "train_dataloader": _loader(job, placement, "train"),
+        "val_dataloader": _loader(job, placement, "val"),
+        "train_cfg": {
+            "type": "ProveTrainLoop",
+            "max_iters": train.max_iters,
+            "val_interval": train.eval_interval,
+        },
+        "val_cfg": {"type": "ValLoop"},
+        "val_evaluator": {"type": "ImageCountsMetric", "classes": classes, "normalise": heads[0].kind != "per_pixel"},
+        "test_dataloader": _loader(job, placement, "val"),
+        "test_cfg": {"type": "TestLoop"},
+        "test_evaluator": {"type": "ImageCountsMetric", "classes": classes, "normalise": heads[0].kind != "per_pixel"},
+        "optim_wrapper": _optimizer(base, job, placement),
+        "param_scheduler": _schedule(base, train.max_iters),
+        "randomness": {"seed": job.seed, "deterministic": False},
+        "env_cfg": {
+            "cudnn_benchmark": False,
+            "mp_cfg": {"mp_start_method": "fork", "opencv_num_threads": 0},
+            "dist_cfg": {"backend": "nccl"},
+        },
+        "default_hooks": {
+            "runtime_info": {"type": "RuntimeInfoHook"},
+            "timer": None,
+            "logger": None,
+            "param_scheduler": {"type": "ParamSchedulerHook"},
+            "checkpoint": None,
+            "sampler_seed": None,
+        },
+        "custom_hooks": [{"type": "ScheduleHook"}],
+        "visualizer": {"type": "Visualizer", "vis_backends": []},
+        "log_processor": {"by_epoch": False},
+        "log_level": "INFO",
+        "load_from": None,
+        "resume": False,
+        "palette": palette,
+    }
+    return BuiltConfig(Config(config), heads)
+
+
+def _model_with_preprocessor(base: Config) -> dict[str, Any]:
+    """Some configs keep the preprocessor beside the model."""
+    model = base.model.to_dict() if hasattr(base.model, "to_dict") else dict(base.model)
+    if "data_preprocessor" not in model and "data_preprocessor" in base:
+        model["data_preprocessor"] = dict(base.data_preprocessor)
+    return copy.deepcopy(model)
+
+
+def _loader(job: Job, placement: Placement, split: str) -> dict[str, Any]:
+    training = split == "train"
+    pipeline: list[dict[str, Any]] = [{"type": "LoadSample"}]
+    if training:
+        pipeline += [
+            {"type": "RandomScale", "low": 0.5, "high": 2.0},
+            {"type": "RandomCrop", "crop_size": job.train.crop_size, "cat_max_ratio": 0.75},
+            {"type": "RandomFlip", "prob": 0.5},
+        ]
+    keys = ("sample_id", "condition", "img_path", "ori_shape", "img_shape", "pad_shape", "scale_factor", "flip", "flip_direction")
+    pipeline.append({"type": "PackSegInputs", "meta_keys": keys})
+    dataset: dict[str, Any] = {
+        "type": "ManifestDataset",
+        "source": placement.source,
+        "root": placement.data_root,
+        "split": split,
+        "pipeline": pipeline,
+    }
+    if training:
+        dataset["seed"] = job.seed
+    elif job.train.val_images is not None:
+        dataset["limit"] = job.train.val_images
+    return {
+        "batch_size": job.train.batch_size if training else 1,
+        "num_workers": placement.num_workers,
+        "persistent_workers": placement.num_workers > 0,
+        "drop_last": training,
+        "sampler": {"type": "PositionSampler", "seed": job.seed} if training else {"type": "DefaultSampler", "shuffle": False},
+        "dataset": dataset,
+    }
+
+
+def _optimizer(base: Config, job: Job, placement: Placement) -> dict[str, Any]:
+    wrapper = copy.deepcopy(base.optim_wrapper.to_dict())
+    wrapper["optimizer"]["lr"] = job.train.lr
+    if placement.cuda and job.train.amp:
+        wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
+    else:
+        wrapper["type"] = "OptimWrapper"
+        for option in ("loss_scale", "dtype", "use_fsdp"):
+            wrapper.pop(option, None)
+    return wrapper
+
+
+def _schedule(base: Config, max_iters: int) -> list[dict[str, Any]]:
+    """The config's learning-rate schedule, stretched or shrunk to the job's length: it keeps its shape."""
+    schedulers = copy.deepcopy(base.get("param_scheduler") or [])
+    schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
+    planned = max((node["end"] for node in walk(schedulers) if isinstance(node.get("end"), int)), default=max_iters)
+    scaled = []
+    for scheduler in schedulers:
+        scheduler = dict(scheduler)
+        for bound in ("begin", "end"):
+            if isinstance(scheduler.get(bound), int):
+                scheduler[bound] = round(scheduler[bound] * max_iters / planned)
+        milestones = scheduler.get("milestones")
+        if milestones:
+            scheduler["milestones"] = [round(m * max_iters / planned) for m in milestones]
+        if "end" not in scheduler or scheduler["end"] > scheduler.get("begin", 0):
+            scaled.append(scheduler)
+    return scaled
+
+
+def describe(built: BuiltConfig) -> Mapping[str, str]:
+    """Which loss of the config each head's objective replaces."""
+    return {head.path: head.replaced for head in built.heads}

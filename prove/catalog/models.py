@@ -1,0 +1,152 @@
+"""The models PROVE knows by name, each built from a config that ships inside mmsegmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from prove.catalog.registry import Registry
+
+_WEIGHTS = "https://mmassets.onedl.ai"
+
+Kind = Literal["per_pixel", "mask_classification"]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model.
+
+    Attributes:
+        name: the study's name.
+        config: path of the config below mmsegmentation's ``configs/``.
+        kind: ``per_pixel`` heads minimise loss terms on logits; ``mask_classification`` heads have a set criterion of
+            their own, beside which per-pixel terms are applied to the semantic map.
+        crop_size: default training crop, height and width in pixels.
+        base_lr: the config's learning rate, meant for ``base_batch`` images per step.
+        lr_scaling: how the rate follows the batch size: ``linear`` for SGD (Goyal 2017, arXiv:1706.02677), ``sqrt``
+            for Adam and its kin (Malladi 2022, arXiv:2205.10287).
+        weights: URL of the pretrained backbone; None when there is none.
+        min_batch: smallest batch that its batch norms can train with.
+        divisor: height and width of a crop must divide by it.
+        edits: what is changed in the config's ``model``.
+        summary: one line for a list.
+    """
+
+    name: str
+    config: str
+    base_lr: float
+    base_batch: int
+    lr_scaling: Literal["linear", "sqrt"]
+    summary: str
+    kind: Kind = "per_pixel"
+    crop_size: tuple[int, int] = (512, 512)
+    weights: str | None = None
+    min_batch: int = 1
+    divisor: int = 1
+    edits: Mapping[str, Any] = field(default_factory=dict)
+
+    def lr(self, batch_size: int) -> float:
+        """The learning rate for a batch size, images per step."""
+        ratio = batch_size / self.base_batch
+        return self.base_lr * (ratio if self.lr_scaling == "linear" else ratio**0.5)
+
+
+MODELS = Registry(
+    "model",
+    (
+        ModelEntry(
+            "deeplabv3plus_r50",
+            "deeplabv3plus/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024.py",
+            base_lr=0.01,
+            base_batch=8,
+            lr_scaling="linear",
+            weights=f"{_WEIGHTS}/pretrain/third_party/resnet50_v1c-2cccc1ad.pth",
+            min_batch=2,
+            summary="DeepLabV3+ on ResNet-50, with an auxiliary head",
+        ),
+        ModelEntry(
+            "pspnet_r50",
+            "pspnet/pspnet_r50-d8_4xb2-80k_cityscapes-512x1024.py",
+            base_lr=0.01,
+            base_batch=8,
+            lr_scaling="linear",
+            weights=f"{_WEIGHTS}/pretrain/third_party/resnet50_v1c-2cccc1ad.pth",
+            min_batch=2,
+            summary="PSPNet on ResNet-50, with an auxiliary head",
+        ),
+        ModelEntry(
+            "segformer_mit-b3",
+            "segformer/segformer_mit-b3_8xb1-160k_cityscapes-1024x1024.py",
+            base_lr=0.00006,
+            base_batch=8,
+            lr_scaling="sqrt",
+            weights=f"{_WEIGHTS}/mmsegmentation/v0.5/pretrain/segformer/mit_b3_20220624-13b1141c.pth",
+            summary="SegFormer-B3",
+        ),
+        ModelEntry(
+            "segnext_mscan-b",
+            "segnext/segnext_mscan-b_1xb16-adamw-160k_ade20k-512x512.py",
+            base_lr=0.00006,
+            base_batch=16,
+            lr_scaling="sqrt",
+            weights=f"{_WEIGHTS}/mmsegmentation/v0.5/pretrain/segnext/mscan_b_20230227-3ab7d230.pth",
+            summary="SegNeXt-B with a Hamburger head",
+        ),
+        ModelEntry(
+            "hrnet_hr48",
+            "hrnet/fcn_hr48_4xb2-80k_cityscapes-512x1024.py",
+            base_lr=0.01,
+            base_batch=8,
+            lr_scaling="linear",
+            weights=f"{_WEIGHTS}/pretrain/third_party/hrnetv2_w48-d2186c55.pth",
+            summary="HRNetV2-W48 with an FCN head",
+        ),
+        ModelEntry(
+            "mask2former_swin-b",
+            "mask2former/mask2former_swin-b-in22k-384x384-pre_8xb2-90k_cityscapes-512x1024.py",
+            kind="mask_classification",
+            base_lr=0.0001,
+            base_batch=16,
+            lr_scaling="sqrt",
+            weights=(
+                f"{_WEIGHTS}/mmsegmentation/v0.5/pretrain/swin/swin_base_patch4_window12_384_22k_20220317-e5c09f74.pth"
+            ),
+            divisor=32,
+            summary="Mask2Former on Swin-B; its set criterion is the primary loss",
+        ),
+        ModelEntry(
+            "segformer_mit-b0",
+            "segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024.py",
+            base_lr=0.00006,
+            base_batch=8,
+            lr_scaling="sqrt",
+            weights=f"{_WEIGHTS}/mmsegmentation/v0.5/pretrain/segformer/mit_b0_20220624-7e0fe6dd.pth",
+            summary="SegFormer-B0, trains on a laptop",
+        ),
+        ModelEntry(
+            "deeplabv3plus_r18",
+            "deeplabv3plus/deeplabv3plus_r18-d8_4xb2-80k_cityscapes-512x1024.py",
+            base_lr=0.01,
+            base_batch=8,
+            lr_scaling="linear",
+            weights=f"{_WEIGHTS}/pretrain/third_party/resnet18_v1c-b5776b93.pth",
+            min_batch=2,
+            summary="DeepLabV3+ on ResNet-18, with an auxiliary head, trains on a laptop",
+        ),
+        ModelEntry(
+            "fcn_tiny",
+            "fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py",
+            base_lr=0.01,
+            base_batch=8,
+            lr_scaling="linear",
+            crop_size=(128, 128),
+            edits={
+                "backbone": {"depth": 18, "stem_channels": 8, "base_channels": 8},
+                "decode_head": {"in_channels": 64, "channels": 16},
+                "auxiliary_head": {"in_channels": 32, "channels": 8},
+            },
+            summary="A very small FCN with an auxiliary head, for tests and demonstrations; no pretrained weights",
+        ),
+    ),
+)
