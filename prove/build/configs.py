@@ -37,7 +37,9 @@ def load(path: Path) -> Config:
     try:
         config = Config.fromfile(str(path), import_custom_modules=False)
     except Exception as error:  # a config is arbitrary Python: whatever it raises is the user's answer
-        raise ProveError(f"{path} can't be read as an MMSegmentation config: {type(error).__name__}: {error}") from error
+        raise ProveError(
+            f"{path} can't be read as an MMSegmentation config: {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(config.get("model"), Mapping) or "decode_head" not in config.model:
         raise ProveError(f"{path} defines no `model` with a `decode_head`, so it is not a segmentation model's config.")
     return config
@@ -47,7 +49,9 @@ def entry_of_file(path: Path, config: Config) -> ModelEntry:
     """What the catalogue would say of a model that is given as a config file."""
     optimizer = config.get("optim_wrapper", {}).get("optimizer", {})
     if "lr" not in optimizer:
-        raise ProveError(f"{path} sets no `optim_wrapper.optimizer.lr`.", hint="Inherit one of the schedules in _base_.")
+        raise ProveError(
+            f"{path} sets no `optim_wrapper.optimizer.lr`.", hint="Inherit one of the schedules in _base_."
+        )
     heads = [head for _, head in head_configs(config.model)]
     crop = config.model.get("data_preprocessor", {}).get("size") or (512, 512)
     return ModelEntry(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 from prove.build.configs import load, shipped, walk
 from prove.build.model import patch_model
 from prove.build.objective import HeadPlan, plan_heads
+from prove.catalog.losses import class_weight_scheme
 from prove.catalog.models import MODELS
+from prove.data.source import Dataset
+from prove.data.stats import label_statistics
+from prove.losses import class_weights
 from prove.spec import Job
 
 if TYPE_CHECKING:
@@ -59,11 +62,18 @@ def base_config(job: Job, model_file: Path | None = None) -> Config:
     return config
 
 
+def training_class_weight(job: Job, dataset: Dataset) -> tuple[float, ...] | None:
+    """One weight per class from the training set's frequencies, when a term of the objective asks for it."""
+    scheme = class_weight_scheme(job.loss)
+    if scheme is None:
+        return None
+    pixels, _, _ = label_statistics(dataset.train)
+    return class_weights([int(count) for count in pixels], *scheme)
+
+
 def build_config(
     job: Job,
-    *,
-    classes: tuple[str, ...],
-    palette: tuple[tuple[int, int, int], ...],
+    dataset: Dataset,
     placement: Placement,
     class_weight: tuple[float, ...] | None = None,
     model_file: Path | None = None,
@@ -71,8 +81,8 @@ def build_config(
     """The config of one job. It stands alone: MMSegmentation's ``tools/train.py`` trains it where PROVE is installed.
 
     Args:
-        classes, palette: of the dataset's label space.
-        class_weight: per class, for terms with ``class_weight=auto`` and its kin.
+        dataset: gives the classes and their colours.
+        class_weight: of `training_class_weight`.
         model_file: the config file of a model that is not in the catalogue.
     """
     from mmengine.config import Config
@@ -80,6 +90,7 @@ def build_config(
     base = base_config(job, model_file)
     heads = plan_heads(base.model, job.loss)
     train = job.train
+    classes, palette = dataset.train.label_space.classes, dataset.train.label_space.palette
     model = _model_with_preprocessor(base)
     config: dict[str, Any] = {
         "default_scope": "mmseg",
@@ -149,7 +160,17 @@ def _loader(job: Job, placement: Placement, split: str) -> dict[str, Any]:
             {"type": "RandomCrop", "crop_size": job.train.crop_size, "cat_max_ratio": 0.75},
             {"type": "RandomFlip", "prob": 0.5},
         ]
-    keys = ("sample_id", "condition", "img_path", "ori_shape", "img_shape", "pad_shape", "scale_factor", "flip", "flip_direction")
+    keys = (
+        "sample_id",
+        "condition",
+        "img_path",
+        "ori_shape",
+        "img_shape",
+        "pad_shape",
+        "scale_factor",
+        "flip",
+        "flip_direction",
+    )
     pipeline.append({"type": "PackSegInputs", "meta_keys": keys})
     dataset: dict[str, Any] = {
         "type": "ManifestDataset",
@@ -167,7 +188,9 @@ def _loader(job: Job, placement: Placement, split: str) -> dict[str, Any]:
         "num_workers": placement.num_workers,
         "persistent_workers": placement.num_workers > 0,
         "drop_last": training,
-        "sampler": {"type": "PositionSampler", "seed": job.seed} if training else {"type": "DefaultSampler", "shuffle": False},
+        "sampler": {"type": "PositionSampler", "seed": job.seed}
+        if training
+        else {"type": "DefaultSampler", "shuffle": False},
         "dataset": dataset,
     }
 
@@ -201,8 +224,3 @@ def _schedule(base: Config, max_iters: int) -> list[dict[str, Any]]:
         if "end" not in scheduler or scheduler["end"] > scheduler.get("begin", 0):
             scaled.append(scheduler)
     return scaled
-
-
-def describe(built: BuiltConfig) -> Mapping[str, str]:
-    """Which loss of the config each head's objective replaces."""
-    return {head.path: head.replaced for head in built.heads}

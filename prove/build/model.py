@@ -55,7 +55,8 @@ def patch_model(
             continue
         if head["type"] != "Mask2FormerHead":
             raise ProveError(
-                f"PROVE can't add per-pixel terms to a {head['type']}.", hint="Supported: Mask2FormerHead and per-pixel heads."
+                f"PROVE can't add per-pixel terms to a {head['type']}.",
+                hint="Supported: Mask2FormerHead and per-pixel heads.",
             )
         head["type"] = "SemanticMask2FormerHead"
         head["semantic_terms"] = terms

@@ -53,7 +53,7 @@ class HeadPlan:
         prefix: how MMSegmentation prefixes the names of its losses: ``decode``, ``aux``, ``aux_0``.
         kind: per-pixel or mask classification.
         terms: the terms with the weights they have in this head, in the expression's order, with their labels.
-        replaced: the type of the config's own loss, which the objective replaces.
+        replaced: the type of the config's own loss, which the objective replaces; empty where it stays.
     """
 
     path: str
@@ -99,8 +99,8 @@ def plan_heads(model: Mapping[str, Any], expr: LossExpr) -> tuple[HeadPlan, ...]
             if term is expr.primary:
                 term = replace(term, weight=scaled(term.weight, head_weight))
             terms.append((label, term))
-        replaced = "+".join(each["type"] for each in own) if isinstance(own, list | tuple) else str(own["type"])
-        plans.append(HeadPlan(path, prefix, kind, tuple(terms), replaced))
+        replaced = "+".join(str(each["type"]) for each in (own if isinstance(own, list | tuple) else [own]))
+        plans.append(HeadPlan(path, prefix, kind, tuple(terms), replaced if kind == "per_pixel" else ""))
     return tuple(plans)
 
 
@@ -123,4 +123,3 @@ def term_configs(head: HeadPlan, class_weight: tuple[float, ...] | None) -> list
             config["class_weight"] = list(class_weight)
         configs.append(config)
     return configs
-

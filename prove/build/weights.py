@@ -43,7 +43,9 @@ def fetch(source: str, cache: Path) -> Path:
         ) from error
     promised = re.search(r"-([0-9a-f]{8})\.pth$", target.name)
     if promised and not hashlib.sha256(content).hexdigest().startswith(promised[1]):
-        raise ProveError(f"What {source} sent is not the file that its name promises.", hint=_ways_out(cache, target.name))
+        raise ProveError(
+            f"What {source} sent is not the file that its name promises.", hint=_ways_out(cache, target.name)
+        )
     cache.mkdir(parents=True, exist_ok=True)
     write_atomically(target, lambda file: file.write(content))
     return target

@@ -1,0 +1,215 @@
+"""What a user asks for on the command line, resolved into a Job and a place to run it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from prove.build.job_config import Placement
+from prove.build.objective import for_model
+from prove.build.weights import fetch
+from prove.catalog.losses import from_aux, resolve
+from prove.catalog.models import MODELS, ModelEntry
+from prove.catalog.strategies import STRATEGIES
+from prove.data.cache import cache_dir
+from prove.data.definition import DatasetDefinition, resolve_dataset
+from prove.data.source import Dataset, open_dataset
+from prove.errors import ProveError
+from prove.spec import EarlyStop, Job, LossExpr, ModelRef, TrainSettings, parse
+
+STUDY = {"max_iters": 15000, "batch_size": 16, "eval_interval": 2000}
+"""The original study's settings: the defaults for real datasets."""
+
+DEMO = {"max_iters": 200, "batch_size": 4, "eval_interval": 50}
+"""Defaults for the built-in SynthStreet: minutes on a laptop."""
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """The flags of ``prove run``; None means "the default"."""
+
+    dataset: str = "SynthStreet"
+    model: str = "segformer_mit-b0"
+    strategy: str = "baseline"
+    aux_loss: str | None = None
+    aux_weight: float | None = None
+    loss: str | None = None
+    seed: int = 0
+    data_root: str | None = None
+    max_iters: int | None = None
+    batch_size: int | None = None
+    crop_size: str | None = None
+    lr: float | None = None
+    eval_interval: int | None = None
+    val_images: int | None = None
+    early_stop: bool = True
+    patience: int | None = None
+    min_delta: float | None = None
+    monitor: str | None = None
+    pretrained: bool = True
+    amp: bool = True
+    device: str = "auto"
+    workers: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job, where it runs, and the model's config file when it was given as one."""
+
+    job: Job
+    placement: Placement
+    dataset: Dataset
+    model_config: str | None
+
+
+def plan(request: RunRequest) -> Plan:
+    """Resolve a request; nothing is written.
+
+    Raises:
+        ProveError: an unknown name, an impossible setting, a dataset or weights that are not there.
+    """
+    entry, reference, config_text = _model(request.model)
+    strategy = STRATEGIES.get(request.strategy)
+    expr = for_model(objective(request), entry.kind, entry.name)
+    source, definition = _dataset_source(request.dataset)
+    defaults = DEMO if definition.size is not None else STUDY
+    max_iters = request.max_iters if request.max_iters is not None else defaults["max_iters"]
+    batch_size = request.batch_size if request.batch_size is not None else defaults["batch_size"]
+    crop = _crop(request.crop_size) or (
+        min(entry.crop_size[0], definition.default_crop[0]),
+        min(entry.crop_size[1], definition.default_crop[1]),
+    )
+    train = TrainSettings(
+        max_iters=max_iters,
+        batch_size=batch_size,
+        crop_size=crop,
+        lr=request.lr if request.lr is not None else entry.lr(max(1, batch_size)),
+        eval_interval=request.eval_interval
+        if request.eval_interval is not None
+        else min(defaults["eval_interval"], max(1, max_iters)),
+        early_stop=_early_stop(request),
+        val_images=request.val_images,
+        pretrained=request.pretrained and entry.weights is not None,
+        amp=request.amp,
+    )
+    _possible(entry, train)
+    job = Job(
+        dataset={"name": definition.name, **definition.canonical()},
+        model=reference,
+        loss=expr,
+        train=train,
+        strategy=strategy.name,
+        seed=request.seed,
+    )
+    dataset = open_dataset(definition, root=request.data_root)
+    weights = str(fetch(entry.weights, cache_dir() / "weights")) if train.pretrained and entry.weights else None
+    cuda = _cuda(request.device)
+    placement = Placement(
+        source=source,
+        data_root=str(Path(request.data_root).expanduser().resolve()) if request.data_root else None,
+        weights=weights,
+        num_workers=_at_least(0, "workers", request.workers, 4 if cuda else 0),
+        threads=_at_least(1, "threads", request.threads, len(os.sched_getaffinity(0))),
+        cuda=cuda,
+    )
+    return Plan(job, placement, dataset, config_text)
+
+
+def objective(request: RunRequest) -> LossExpr:
+    """The expression that was asked for, resolved.
+
+    Raises:
+        ProveError: both forms at once, or a malformed or unknown loss.
+    """
+    if request.loss is not None and request.aux_loss is not None:
+        raise ProveError(
+            "--loss and --aux-loss are two ways to say the same.",
+            hint='Use one: --loss "ce + 0.3*focal" or --aux-loss focal.',
+        )
+    if request.loss is not None:
+        if request.aux_weight is not None:
+            raise ProveError(
+                "--aux-weight belongs to --aux-loss.",
+                hint='In --loss the weight is part of the text: "ce + 0.3*focal".',
+            )
+        return resolve(parse(request.loss))
+    if request.aux_weight is not None:
+        return from_aux(request.aux_loss or "none", request.aux_weight)
+    return from_aux(request.aux_loss or "none")
+
+
+def _model(name: str) -> tuple[ModelEntry, ModelRef, str | None]:
+    if not name.endswith(".py"):
+        entry = MODELS.get(name, where="(a config file is given by its path, which ends in .py)" if "/" in name else "")
+        return entry, ModelRef(entry.name), None
+    from prove.build.configs import digest, entry_of_file, load  # reads the config with MMEngine, which imports torch
+
+    path = Path(name).expanduser()
+    config = load(path)
+    entry = entry_of_file(path, config)
+    return entry, ModelRef(entry.name, digest(config)), config.pretty_text
+
+
+def _dataset_source(name: str) -> tuple[str, DatasetDefinition]:
+    if name.endswith((".yaml", ".yml")):
+        name = str(Path(name).expanduser().resolve())
+    return name, resolve_dataset(name)
+
+
+def _crop(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)(?:[x,](\d+))?", text.strip())
+    if match is None:
+        raise ProveError(f"--crop-size {text!r} is not a size.", hint="Write HEIGHTxWIDTH, such as 512x512.")
+    height = int(match[1])
+    return height, int(match[2]) if match[2] else height
+
+
+def _early_stop(request: RunRequest) -> EarlyStop | None:
+    given = {"patience": request.patience, "min_delta": request.min_delta, "monitor": request.monitor}
+    changed = {name: value for name, value in given.items() if value is not None}
+    if not request.early_stop:
+        if changed:
+            raise ProveError(f"--no-early-stop and --{next(iter(changed)).replace('_', '-')} contradict each other.")
+        return None
+    return dataclasses.replace(EarlyStop(), **changed)
+
+
+def _possible(entry: ModelEntry, train: TrainSettings) -> None:
+    if train.batch_size < entry.min_batch:
+        raise ProveError(
+            f"{entry.name} can't train with batch_size {train.batch_size}: a batch norm behind its image pooling sees one value per image.",
+            hint=f"Use --batch-size {entry.min_batch} or more.",
+        )
+
+
+def _cuda(device: str) -> bool:
+    if device not in ("auto", "cpu", "cuda"):
+        raise ProveError(f"Unknown device {device!r}.", hint="Valid: auto, cpu, cuda.")
+    if device == "cpu":
+        return False
+    present = gpu_is_present()
+    if device == "cuda" and not present:
+        raise ProveError(
+            "--device cuda, but no CUDA device is visible here.", hint="`prove doctor` says what this machine has."
+        )
+    return present
+
+
+def gpu_is_present() -> bool:
+    """Whether an NVIDIA driver and a visible device are there; asked of the system, without importing torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return (visible is None or visible.strip() not in ("", "-1")) and Path("/dev/nvidiactl").exists()
+
+
+def _at_least(low: int, name: str, value: int | None, default: int) -> int:
+    if value is None:
+        return default
+    if value < low:
+        raise ProveError(f"--{name} {value} is less than {low}.")
+    return value

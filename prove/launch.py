@@ -1,0 +1,57 @@
+"""Starts workers. A worker is a process of its own that knows nothing but its run folder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import IO, Any
+
+from prove.rundir import RunDir
+
+
+def start_worker(run: RunDir) -> subprocess.Popen[bytes]:
+    """Start the worker of a run folder, detached from this terminal's Ctrl-C: the caller passes it on."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "prove.training", str(run.path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def follow(run: RunDir, worker: subprocess.Popen[bytes], start: int) -> Iterator[dict[str, Any] | None]:
+    """Events of a run folder from byte ``start`` on, as they are written, until the worker has ended.
+
+    Yields None where there is nothing new, about five times a second.
+    """
+    position = start
+    while True:
+        ended = worker.poll() is not None
+        if run.events.exists():
+            with open(run.events, "rb") as file:
+                file.seek(position)
+                events, read = _complete_lines(file)
+            position += read
+            yield from events
+        if ended:
+            return
+        yield None
+        try:
+            worker.wait(timeout=0.2)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _complete_lines(file: IO[bytes]) -> tuple[list[dict[str, Any]], int]:
+    data = file.read()
+    end = data.rfind(b"\n") + 1
+    events = []
+    for line in data[:end].splitlines():
+        try:
+            events.append(json.loads(line))
+        except ValueError:
+            continue  # a line that a kill cut short; the store reports it
+    return events, end

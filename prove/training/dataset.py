@@ -1,0 +1,145 @@
+"""A manifest's samples as an MMSegmentation dataset, in an order that depends on the seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from typing import Any
+
+import cv2
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmengine.dataset import Compose
+from mmengine.registry import DATA_SAMPLERS
+from mmseg.registry import DATASETS, TRANSFORMS
+from torch.utils.data import Dataset, Sampler
+
+from prove.data.labels import read_image, read_label
+from prove.data.manifest import Manifest, Sample
+from prove.data.source import open_dataset, resolve_dataset
+from prove.errors import ProveError
+from prove.training.seeding import mix, seed_augmentation
+
+
+class BadData(ProveError):
+    """An image or a label that training can't use."""
+
+
+@DATASETS.register_module()  # type: ignore[untyped-decorator]
+class ManifestDataset(Dataset[Any]):
+    """One split of a dataset.
+
+    Args:
+        source: the dataset's name or YAML file, as `prove.data.source.resolve_dataset` takes it.
+        root: folder of the dataset; None for the built-in one.
+        split: ``train`` or ``val``.
+        pipeline: configs of MMSegmentation transforms, the first one `LoadSample`.
+        seed: seeds the augmentation of a sample from (seed, position in the stream); None for validation.
+        limit: use this many samples, evenly spaced; None uses all.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        root: str | None,
+        split: str,
+        pipeline: Sequence[Mapping[str, Any]],
+        seed: int | None = None,
+        limit: int | None = None,
+    ) -> None:
+        dataset = open_dataset(resolve_dataset(source), root=root)
+        self.manifest: Manifest = dataset.train if split == "train" else dataset.val
+        self.samples = evenly_spaced(self.manifest.samples, limit)
+        self.seed = seed
+        space = self.manifest.label_space
+        self.metainfo = {"classes": list(space.classes), "palette": [list(colour) for colour in space.palette]}
+        self.pipeline = Compose([dict(step) for step in pipeline])
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, item: int | tuple[int, int]) -> Any:
+        index, position = item if isinstance(item, tuple) else (item, None)
+        if position is not None and self.seed is not None:
+            seed_augmentation("augmentation", self.seed, position)
+        return self.pipeline({"sample": self.samples[index], "manifest": self.manifest})
+
+
+def evenly_spaced(samples: tuple[Sample, ...], limit: int | None) -> tuple[Sample, ...]:
+    """``limit`` samples spread over the whole sequence, the same ones always."""
+    if limit is None or limit >= len(samples):
+        return samples
+    return tuple(samples[i * len(samples) // limit] for i in range(limit))
+
+
+@DATA_SAMPLERS.register_module()  # type: ignore[untyped-decorator]
+class PositionSampler(Sampler[tuple[int, int]]):
+    """An endless stream of ``(index, position)``: every epoch a permutation drawn from (seed, epoch).
+
+    Args:
+        seed: of the job.
+    """
+
+    def __init__(self, dataset: Sized, seed: int) -> None:
+        self.length = len(dataset)
+        self.seed = seed
+        self.start = 0
+
+    def skip(self, count: int) -> None:
+        """Begin ``count`` samples later; what MMEngine calls on resuming."""
+        self.start += count
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        position = self.start
+        while True:
+            epoch, offset = divmod(position, self.length)
+            order = np.random.default_rng(mix("order", self.seed, epoch)).permutation(self.length)
+            for index in order[offset:]:
+                yield int(index), position
+                position += 1
+
+    def __len__(self) -> int:
+        return self.length
+
+
+@TRANSFORMS.register_module()  # type: ignore[untyped-decorator]
+class LoadSample(BaseTransform):  # type: ignore[misc]
+    """Read a sample's image (BGR, uint8 [H, W, 3]) and label (train ids, uint8 [H, W], 255 = ignore)."""
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        sample: Sample = results["sample"]
+        manifest: Manifest = results["manifest"]
+        try:
+            image = read_image(sample.image)[:, :, ::-1]
+            label = read_label(sample.label, manifest.encoding, manifest.label_space)
+        except ProveError as error:
+            raise BadData(error.message, hint=error.hint) from error
+        return {
+            "img": np.ascontiguousarray(image),
+            "gt_seg_map": label.astype(np.uint8),
+            "seg_fields": ["gt_seg_map"],
+            "img_path": str(sample.image),
+            "sample_id": sample.id,
+            "condition": sample.condition,
+            "img_shape": image.shape[:2],
+            "ori_shape": image.shape[:2],
+            "scale_factor": (1.0, 1.0),
+        }
+
+
+@TRANSFORMS.register_module()  # type: ignore[untyped-decorator]
+class RandomScale(BaseTransform):  # type: ignore[misc]
+    """Resize image and label by a factor drawn uniformly from [low, high], relative to the image's own size."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low = low
+        self.high = high
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        factor = float(np.random.uniform(self.low, self.high))
+        height, width = results["img"].shape[:2]
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+        results["img"] = cv2.resize(results["img"], size, interpolation=cv2.INTER_LINEAR)
+        results["gt_seg_map"] = cv2.resize(results["gt_seg_map"], size, interpolation=cv2.INTER_NEAREST_EXACT)
+        results["img_shape"] = (size[1], size[0])
+        results["scale_factor"] = (size[0] / width, size[1] / height)
+        return results

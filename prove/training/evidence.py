@@ -1,0 +1,85 @@
+"""What the wiring proof saw: the record that lands in ``evidence.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TermEvidence:
+    """One term in one head, seen on one real batch.
+
+    Attributes:
+        term: label of the term, unique in the objective.
+        text: the term with the weight it has in this head.
+        progress: progress of training at which it was looked at; a delayed term is seen where its weight is largest.
+        weight: its weight there.
+        value: unweighted value, as the head computed it.
+        reference_value: the same from PROVE's plain reference on the same logits; None for a set criterion.
+        contribution: what it adds to the total loss.
+        loss_share: its share of the total loss, over all heads.
+        gradient_norm: L2 norm of its weighted gradient on the head's logits.
+        gradient_share: its share of the sum of these norms in this head.
+        cosine_to_primary: cosine between its gradient and the primary term's; None for the primary term.
+        doubling: by what its contribution grows when its weight is doubled; 2 when the weight is wired.
+        valid_gradient: largest absolute gradient on a valid pixel.
+        ignored_gradient: largest absolute gradient on an ignored pixel; exactly 0 when `ignore_index` is wired. None
+            for a set criterion, which counts ignored pixels as background of every mask by design.
+    """
+
+    term: str
+    text: str
+    progress: float
+    weight: float
+    value: float
+    reference_value: float | None
+    contribution: float
+    loss_share: float
+    gradient_norm: float
+    gradient_share: float
+    cosine_to_primary: float | None
+    doubling: float
+    valid_gradient: float
+    ignored_gradient: float | None
+
+
+@dataclass(frozen=True)
+class HeadEvidence:
+    """All terms of one head; `replaced` names the loss of the config that the objective took the place of."""
+
+    head: str
+    replaced: str
+    terms: tuple[TermEvidence, ...]
+
+
+@dataclass(frozen=True)
+class BatchEvidence:
+    """The batch of the proof. `planted`: it had no ignored pixel, so a block was set to ignore."""
+
+    images: int
+    pixels: int
+    ignored_pixels: int
+    planted: bool
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The outcome of the wiring proof; it holds when there are no problems."""
+
+    objective: str
+    total: float
+    formula: float
+    heads: tuple[HeadEvidence, ...]
+    batch: BatchEvidence
+    problems: tuple[str, ...]
+    class_weight: tuple[float, ...] | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document that is written as ``evidence.json``."""
+        return {"ok": self.ok, **dataclasses.asdict(self)}

@@ -1,0 +1,9 @@
+"""Importing this registers everything that a run's ``config.py`` names."""
+
+from prove.training.stack import load_stack
+
+load_stack()
+
+from prove.training import dataset, mask2former, metric, objective, runner  # noqa: E402
+
+__all__ = ["dataset", "mask2former", "metric", "objective", "runner"]

@@ -1,0 +1,273 @@
+"""One attempt at a run: proves, watches, records and keeps what the training loop does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from torch import Tensor
+
+from prove.build.objective import HeadPlan
+from prove.metrics import METRICS, summarize_arrays
+from prove.rundir import RunDir, write_atomically, write_json
+from prove.spec import Job
+from prove.training.early_stop import BestSoFar
+from prove.training.evidence import Evidence
+from prove.training.guard import WiringError, install_guard, is_loss
+from prove.training.recorder import Recorder
+from prove.training.runner import ProveRunner, save_checkpoint
+from prove.training.wiring import prove_wiring
+
+KEEP = 2
+"""Checkpoints kept beside the best one: if the newest can't be read, the one before it is resumed from."""
+
+REPORT_SECONDS = 2.0
+"""A training event is written at most this often."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; its checkpoint is written."""
+
+
+class ProofHolds(Exception):
+    """Only the wiring proof was asked for, and it holds."""
+
+
+class Session:
+    """Follows one training (see `prove.training.runner.Watcher`).
+
+    Args:
+        run: the run folder.
+        job: what is trained.
+        heads: what each head must add up to.
+        recorder: where events go.
+        class_weight: weights from the training set, or None.
+        state: the ``prove`` part of the checkpoint that is resumed, or None.
+    """
+
+    def __init__(
+        self,
+        run: RunDir,
+        job: Job,
+        heads: tuple[HeadPlan, ...],
+        recorder: Recorder,
+        class_weight: tuple[float, ...] | None,
+        objective: str,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.run, self.job, self.heads, self.recorder = run, job, heads, recorder
+        self.class_weight, self.objective = class_weight, objective
+        state = state or {}
+        self.best = BestSoFar.restore(state["best"]) if state else BestSoFar()
+        self.last: dict[str, Any] | None = state.get("last")
+        self.best_result: dict[str, Any] | None = state.get("best_result")
+        self.train_seconds = float(state.get("train_seconds", 0.0))
+        self.signal: str | None = None
+        self.proof_only = False
+        self._clock = time.monotonic()
+        self._reported = 0.0
+        self._steps_since_report = 0
+
+    @property
+    def monitor(self) -> str:
+        return self.job.train.early_stop.monitor if self.job.train.early_stop else "mIoU"
+
+    def listen(self) -> None:
+        """Let SIGTERM, SIGUSR1 and the first SIGINT end the run with a checkpoint; the second SIGINT ends it at once."""
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.signal = signal.Signals(number).name
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    # what the loop calls
+
+    def before_training(self, runner: ProveRunner) -> None:
+        """Prove the wiring; nothing is trained when it does not hold.
+
+        Raises:
+            WiringError: it does not hold.
+        """
+        evidence = self.prove(runner)
+        write_json(self.run.evidence, evidence.to_dict())
+        if not evidence.ok:
+            raise WiringError(list(evidence.problems))
+        self.recorder.emit("wired", evidence=evidence.to_dict())
+        if self.proof_only:
+            raise ProofHolds
+        self._clock = time.monotonic()
+
+    def prove(self, runner: ProveRunner) -> Evidence:
+        batch, planted = proof_batch(runner.train_dataloader.dataset, self.job.train.batch_size)
+        keys: set[str] = set()
+        evidence = prove_wiring(
+            runner.model,
+            batch,
+            self.heads,
+            objective=self.objective,
+            class_weight=self.class_weight,
+            planted=planted,
+            on_losses=keys.update,
+        )
+        install_guard(runner.model, frozenset(keys), lambda: runner.iter)
+        return evidence
+
+    def after_iteration(self, runner: ProveRunner, outputs: Mapping[str, Tensor]) -> None:
+        self._steps_since_report += 1
+        now = time.monotonic()
+        last = runner.iter == self.job.train.max_iters
+        if now - self._reported < REPORT_SECONDS and not last and runner.iter > 1:
+            return
+        seconds = (now - (self._reported or self._clock)) / self._steps_since_report
+        self.recorder.emit(
+            "train",
+            iteration=runner.iter,
+            lr=runner.train_loop.lr,
+            loss=float(outputs["loss"].detach()),
+            terms={name: float(value.detach()) for name, value in outputs.items() if is_loss(name)},
+            weights={
+                label: term.weight.at((runner.iter - 1) / self.job.train.max_iters)
+                for label, term in self.heads[0].terms
+            },
+            seconds_per_iteration=seconds,
+            peak_memory_mib=peak_memory_mib(),
+        )
+        self._reported, self._steps_since_report = now, 0
+
+    def should_stop(self, runner: ProveRunner) -> bool:
+        """Whether patience has run out.
+
+        Raises:
+            Interrupted: a signal asked for the end; the checkpoint is written first.
+        """
+        if self.signal:
+            self.save(runner)
+            raise Interrupted(f"signal {self.signal}")
+        return self.best.stopped
+
+    def validated(self, iteration: int) -> bool:
+        return self.last is not None and int(self.last["iteration"]) >= iteration
+
+    def after_validation(self, runner: ProveRunner, metrics: Mapping[str, float]) -> None:
+        """Keep the counts, move early stopping, write the checkpoint, say so."""
+        iteration = runner.iter
+        arrays = runner.val_evaluator.metrics[0].arrays
+        self.last = {"iteration": iteration, **result_of(arrays)}
+        improved = self.best.update(self.last["metrics"][self.monitor], iteration, self.job.train.early_stop)
+        write_atomically(self.run.confusion, lambda file: np.savez_compressed(file, **arrays))
+        if improved:
+            self.best_result = self.last
+            write_atomically(self.run.best_confusion, lambda file: np.savez_compressed(file, **arrays))
+        self.save(runner)
+        if improved:
+            copy_atomically(self.run, iteration)
+        self.recorder.emit("validated", **self.last)
+        if improved:
+            self.recorder.emit("best", iteration=iteration, monitor=self.monitor, value=self.best.value)
+        self.recorder.emit("checkpoint", iteration=iteration, file=f"checkpoints/{self.run.checkpoint(iteration).name}")
+
+    def save(self, runner: ProveRunner) -> None:
+        """Write the checkpoint of this iteration, then drop all but the newest ones."""
+        now = time.monotonic()
+        self.train_seconds += now - self._clock
+        self._clock = now
+        state = runner.training_state()
+        state["prove"] = {
+            "job": self.job.key,
+            "best": self.best.state(),
+            "last": self.last,
+            "best_result": self.best_result,
+            "train_seconds": self.train_seconds,
+        }
+        save_checkpoint(self.run.checkpoint(runner.iter), state)
+        for iteration in self.run.saved_iterations()[KEEP:]:
+            self.run.checkpoint(iteration).unlink(missing_ok=True)
+
+    def finish(self, runner: ProveRunner) -> None:
+        """Say that the run is complete, with the metrics of its last and of its best checkpoint."""
+        self.recorder.emit(
+            "finished",
+            iteration=runner.iter,
+            reason="early_stop" if self.best.stopped and runner.iter < self.job.train.max_iters else "max_iters",
+            last=self.last,
+            best=self.best_result,
+            train_seconds=self.train_seconds,
+            peak_memory_mib=peak_memory_mib(),
+        )
+
+
+def result_of(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of kept counts, by name: overall, by condition, by class."""
+    summary = summarize_arrays(arrays)
+    names = [str(name) for name in arrays["classes"]]
+    return {
+        "images": summary.images,
+        "metrics": {name: _percent(summary.metrics[name]) for name in METRICS},
+        "conditions": {
+            condition: {"images": part.images, **{name: _percent(part.metrics[name]) for name in METRICS}}
+            for condition, part in summary.conditions.items()
+        },
+        "classes": {
+            name: {metric: _percent(values[i]) for metric, values in summary.per_class.items()}
+            for i, name in enumerate(names)
+        },
+    }
+
+
+def _percent(value: Any) -> float | None:
+    number = float(value)
+    return number if np.isfinite(number) else None
+
+
+def proof_batch(dataset: Any, batch_size: int, candidates: int = 16) -> tuple[Any, bool]:
+    """A real training batch for the wiring proof, with ignored pixels and valid ones.
+
+    Two images are enough for every check (one when the batch size is one); they are drawn outside the training
+    stream, so that training sees what it would have seen.
+
+    Returns:
+        The collated batch, and whether its ignored pixels had to be planted.
+    """
+    count = min(batch_size, 2)
+    drawn = [dataset[(i % len(dataset), -1 - i)] for i in range(max(count, min(candidates, len(dataset))))]
+
+    def ignored(item: Any) -> float:
+        return float((item["data_samples"].gt_sem_seg.data == 255).float().mean())
+
+    usable = sorted((item for item in drawn if ignored(item) < 0.5), key=ignored, reverse=True) or drawn
+    chosen = (usable + drawn)[:count]
+    planted = all(ignored(item) == 0 for item in chosen)
+    if planted:
+        label = chosen[0]["data_samples"].gt_sem_seg.data
+        label[..., : label.shape[-2] // 4, : label.shape[-1] // 4] = 255
+    return pseudo_collate(chosen), planted
+
+
+def copy_atomically(run: RunDir, iteration: int) -> None:
+    """Make the checkpoint of this iteration the best one, sharing its bytes where the file system can."""
+    fresh = run.checkpoints / ".best.pth.new"
+    fresh.unlink(missing_ok=True)
+    try:
+        os.link(run.checkpoint(iteration), fresh)
+    except OSError:
+        shutil.copyfile(run.checkpoint(iteration), fresh)
+    os.replace(fresh, run.best_checkpoint)
+
+
+def peak_memory_mib() -> float:
+    """Peak memory of this process: on the GPU when there is one, resident otherwise."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

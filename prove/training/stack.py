@@ -1,0 +1,68 @@
+"""Brings up MMSegmentation: the one place that imports it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+import cv2
+import torch
+
+from prove.training.ops import install
+
+
+def load_stack() -> None:
+    """Imports MMEngine, mmcv, MMSegmentation and MMDetection's models, and registers their modules.
+
+    Nothing that they print or warn of on import gets out; errors do. Where mmcv has no compiled operators, PROVE's are
+    installed first. The default scope becomes ``mmseg``. Calling it again is free.
+
+    Raises:
+        ProveError: compiled operators of mmcv are there but can't be loaded.
+    """
+    with _muted("stdout"), _muted("stderr"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        install()
+        import mmseg.visualization  # noqa: F401
+        from mmseg.utils import register_all_modules
+
+        register_all_modules(init_default_scope=True)
+
+
+def set_threads(count: int) -> None:
+    """Lets torch and OpenCV use ``count`` threads each; two libraries with a thread per core slow each other down."""
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+
+
+class _Mute:
+    """Drops what is written to a stream until ``active`` is false, and passes everything else on.
+
+    Functions defined meanwhile may keep it (``def report(to=sys.stdout)``): it stays a working stream.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.active = True
+
+    def write(self, text: str) -> int:
+        return len(text) if self.active else self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def _muted(name: str) -> Iterator[None]:
+    """Nothing reaches ``sys.<name>`` inside."""
+    stream = getattr(sys, name)
+    mute = _Mute(stream)
+    setattr(sys, name, mute)
+    try:
+        yield
+    finally:
+        mute.active = False
+        setattr(sys, name, stream)

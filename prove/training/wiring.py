@@ -1,0 +1,226 @@
+"""The wiring proof: before the first iteration, does the built model minimise the objective that was asked for?
+
+It trusts nothing that the model says of itself. The losses go through the model's own `train_step` up to the scalar
+that would be called `backward` on; beside it stands the formula, from the expression and PROVE's plain reference of
+each term, evaluated on the logits that the heads produced.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prove.build.objective import HeadPlan
+from prove.training.evidence import BatchEvidence, Evidence, HeadEvidence, TermEvidence
+from prove.training.guard import WiringError, is_loss
+from prove.training.objective import set_progress
+from prove.training.seeding import seed_torch
+from prove.training.wiring_heads import HeadView, MaskView, PixelView, Seen
+
+VALUE_TOLERANCE = 1e-3
+"""Largest relative difference between a term in the model and its reference, both in float32."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step up to the backward pass."""
+
+    total: Tensor
+    losses: Mapping[str, float]
+
+
+class _Probe:
+    """Stands in for the optimiser: takes the scalar that would be minimised, moves nothing."""
+
+    total: Tensor
+
+    def optim_context(self, model: nn.Module) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def update_params(self, loss: Tensor) -> None:
+        self.total = loss
+
+
+def prove_wiring(
+    model: nn.Module,
+    batch: Any,
+    heads: Sequence[HeadPlan],
+    *,
+    objective: str,
+    class_weight: tuple[float, ...] | None,
+    planted: bool = False,
+    on_losses: Callable[[Iterable[str]], object] = lambda names: None,
+) -> Evidence:
+    """Show for every head and every term that it is trained as asked. The model is left as it was.
+
+    Args:
+        model: an MMSegmentation segmentor, complete, as it is about to be trained.
+        batch: one batch of its training dataloader, with ignored pixels and valid ones.
+        heads: what each head must add up to.
+        class_weight: weights from the training set, for the references of terms that use them.
+        planted: whether ignored pixels had to be planted in the batch.
+        on_losses: is told the names of the losses that are summed.
+
+    Returns:
+        The evidence; its `problems` say what does not hold.
+    """
+    problems: list[str] = []
+    seen: dict[tuple[str, str], TermEvidence] = {}
+    total = formula = math.nan
+    shape = BatchEvidence(0, 0, 0, planted)
+    with _undisturbed(model):
+        for progress in _moments(heads):
+            try:
+                outcome = _examine(model, batch, heads, progress, class_weight)
+            except WiringError as error:
+                problems += error.problems
+                break
+            on_losses(outcome.losses)
+            problems += [problem for problem in outcome.problems if problem not in problems]
+            shape = replace(outcome.batch, planted=planted)
+            if math.isnan(total):
+                total, formula = outcome.total, outcome.formula
+            for (head, label), term in outcome.terms.items():
+                if (head, label) not in seen or seen[head, label].weight < term.weight:
+                    seen[head, label] = term
+    evidence = tuple(
+        HeadEvidence(plan.path, plan.replaced, tuple(t for (head, _), t in seen.items() if head == plan.path))
+        for plan in heads
+    )
+    return Evidence(objective, _number(total), _number(formula), evidence, shape, tuple(problems), class_weight)
+
+
+def _moments(heads: Sequence[HeadPlan]) -> list[float]:
+    """The start of training, and for each term with a schedule the moment at which it weighs most."""
+    moments = {0.0}
+    for head in heads:
+        for _, term in head.terms:
+            weight = term.weight
+            if weight.at(0.0) < weight.peak:
+                moments.add(weight.start if weight.first >= weight.last else weight.end)
+    return sorted(moments)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    problems: list[str]
+    total: float
+    formula: float
+    terms: dict[tuple[str, str], TermEvidence]
+    batch: BatchEvidence
+    losses: frozenset[str]
+
+
+def _examine(
+    model: nn.Module, batch: Any, heads: Sequence[HeadPlan], progress: float, class_weight: tuple[float, ...] | None
+) -> _Outcome:
+    set_progress(model, progress)
+    views = [_view(model, plan, progress, class_weight) for plan in heads]
+    step = _step(model, batch, views)
+    problems = _unexpected(step, views)
+    terms: dict[tuple[str, str], TermEvidence] = {}
+    formula, total = 0.0, float(step.total.detach())
+    for view in views:
+        seen = view.look(step.losses)
+        problems += seen.problems
+        formula += seen.formula
+        problems += _reaches_backward(step, view, seen)
+        for label, term in seen.terms.items():
+            share = term.contribution / abs(total) if total else 0.0
+            terms[view.plan.path, label] = replace(term, loss_share=share)
+    if not math.isfinite(total):
+        problems.append(f"the total loss is {total}")
+    elif not math.isclose(total, formula, rel_tol=VALUE_TOLERANCE, abs_tol=1e-5):
+        problems.append(f"the loss that is minimised is {total:.6g}, the objective's formula gives {formula:.6g}")
+    return _Outcome(problems, total, formula, terms, views[0].batch(), frozenset(step.losses))
+
+
+def _view(model: nn.Module, plan: HeadPlan, progress: float, class_weight: tuple[float, ...] | None) -> HeadView:
+    head: Any = model
+    try:
+        for part in plan.path.split("."):
+            head = head[int(part)] if part.isdigit() else getattr(head, part)
+    except (AttributeError, IndexError):
+        head = None
+    if head is None:
+        raise WiringError([f"the model has no {plan.path}"])
+    kind = PixelView if plan.kind == "per_pixel" else MaskView
+    return kind(plan, head, progress, class_weight)
+
+
+def _step(model: nn.Module, batch: Any, views: Sequence[HeadView]) -> Step:
+    probe = _Probe()
+    model.train()
+    seed_torch("wiring")
+    restore = [view.watch() for view in views]
+    try:
+        losses = model.train_step(batch, optim_wrapper=probe)
+    finally:
+        for undo in restore:
+            undo()
+    missing = [view.plan.path for view in views if not view.was_used]
+    if missing:
+        raise WiringError([f"{path} takes no part in the training step" for path in missing])
+    return Step(probe.total, {name: float(value.detach()) for name, value in losses.items() if is_loss(name)})
+
+
+def _unexpected(step: Step, views: Sequence[HeadView]) -> list[str]:
+    expected = {key for view in views for key in view.keys()}
+    problems = [f"{key} is not among the losses that are summed" for key in sorted(expected - set(step.losses))]
+    problems += [
+        f"{key} is summed into the loss, but the objective has no such term"
+        for key in sorted(set(step.losses) - expected)
+    ]
+    return problems
+
+
+def _reaches_backward(step: Step, view: HeadView, seen: Seen) -> list[str]:
+    """The gradient of the minimised scalar on a head's outputs must be the sum of its terms' gradients."""
+    if seen.gradient is None:
+        return []
+    outputs = view.outputs()
+    actual = torch.autograd.grad(step.total, outputs, retain_graph=True, allow_unused=True)
+    if any(gradient is None for gradient in actual):
+        return [f"{view.plan.path}: backward of the loss does not reach its outputs"]
+    difference = flat(actual) - seen.gradient
+    if difference.norm() > 1e-2 * seen.gradient.norm() + 1e-12:
+        return [f"{view.plan.path}: the gradient that reaches backward is not the sum of the terms' gradients"]
+    return []
+
+
+def flat(tensors: Sequence[Tensor | None]) -> Tensor:
+    return torch.cat([tensor.detach().double().flatten() for tensor in tensors if tensor is not None])
+
+
+def _number(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
+
+
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Leave no trace: batch-norm statistics, modes, random states and the progress of schedules are put back."""
+    buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+    modes = {name: module.training for name, module in model.named_modules()}
+    python, numpy_state = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, buffer in model.named_buffers():
+                    if name in buffers:
+                        buffer.copy_(buffers[name])
+            for name, module in model.named_modules():
+                module.training = modes.get(name, module.training)
+            random.setstate(python)
+            np.random.set_state(numpy_state)
+            set_progress(model, 0.0)

@@ -1,0 +1,151 @@
+"""One attempt at one job: build, prove, train, evaluate, record."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import socket
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prove.build.job_config import BuiltConfig, Placement, build_config, training_class_weight
+from prove.catalog.losses import short
+from prove.data.check import check
+from prove.data.manifest import fingerprint
+from prove.data.source import Dataset, open_dataset, resolve_dataset
+from prove.errors import ProveError
+from prove.provenance import collect
+from prove.rundir import RunDir, read_json, write_atomically, write_json
+from prove.spec import Job
+from prove.training import registered  # noqa: F401 - registers what the config names
+from prove.training.dataset import BadData
+from prove.training.failures import describe, kind_of
+from prove.training.guard import Diverged
+from prove.training.recorder import Recorder
+from prove.training.runner import ProveRunner, load_checkpoint
+from prove.training.session import Interrupted, ProofHolds, Session
+from prove.training.stack import set_threads
+
+
+def attempt(run: RunDir, recorder: Recorder) -> int:
+    """Train the job of a run folder, from its newest readable checkpoint or from the start.
+
+    Returns:
+        Exit code: 0 finished, 1 failed, 130 interrupted. How it ended is the last event.
+    """
+    iteration = 0
+    runner: ProveRunner | None = None
+    scratch = tempfile.mkdtemp(prefix="prove-")
+    try:
+        job = Job.from_dict(read_json(run.job))
+        launch = read_json(run.launch)
+        placement = Placement(**launch["placement"])
+        set_threads(placement.threads)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
+        state = _resumable(run, job)
+        iteration = int(state["iteration"]) if state else 0
+        recorder.emit(
+            "started",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            launcher=launch.get("launcher", "local"),
+            device=device_name(),
+            resumed_from=iteration,
+            max_iters=job.train.max_iters,
+        )
+        dataset = sound_dataset(job, placement)
+        weight = training_class_weight(job, dataset)
+        built = build_config(job, dataset, placement, weight, run.model_config)
+        write_atomically(run.config, lambda file: file.write(built.config.pretty_text.encode()))
+        write_json(run.env, environment(dataset, placement))
+        session = Session(run, job, built.heads, recorder, weight, short(job.loss), state["prove"] if state else None)
+        session.proof_only = bool(launch.get("proof_only"))
+        session.listen()
+        runner = make_runner(built, Path(scratch))
+        runner.watcher, runner.resume_state = session, state
+        runner.train()
+        session.finish(runner)
+        return 0
+    except ProofHolds:
+        return 0
+    except (Interrupted, KeyboardInterrupt) as error:
+        reason = str(error) or "interrupted"
+        recorder.emit("interrupted", reason=reason, iteration=runner.iter if runner else iteration)
+        return 130
+    except Exception as error:
+        traceback.print_exc()
+        kind = kind_of(error)
+        reached = error.iteration if isinstance(error, Diverged) else runner.iter if runner else iteration
+        recorder.emit("failed", failure=kind, message=describe(error), advice=kind.advice, iteration=reached)
+        return 1
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def sound_dataset(job: Job, placement: Placement) -> Dataset:
+    """The job's dataset on this machine, checked.
+
+    Raises:
+        BadData: it is not the one the job was made for, or it has faults.
+    """
+    definition = resolve_dataset(placement.source)
+    if {"name": definition.name, **definition.canonical()} != dict(job.dataset):
+        raise BadData(f"{placement.source} is no longer the dataset that this job was made for.", hint="Run it anew.")
+    dataset = open_dataset(definition, root=placement.data_root)
+    try:
+        check(dataset).raise_if_bad()
+    except ProveError as error:
+        raise BadData(error.message, hint=error.hint) from error
+    return dataset
+
+
+def make_runner(built: BuiltConfig, work_dir: Path) -> ProveRunner:
+    """The Runner of a built config; MMEngine's own files go to ``work_dir``."""
+    config = built.config.copy()
+    config.work_dir = str(work_dir)
+    config.log_level = "WARNING"
+    config.experiment_name = work_dir.name
+    runner: ProveRunner = ProveRunner.from_cfg(config)
+    return runner
+
+
+def environment(dataset: Dataset, placement: Placement) -> dict[str, Any]:
+    """What this attempt ran on, and the fingerprint of what it was trained on."""
+    gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+    return collect(
+        {
+            "device": device_name(),
+            "gpu_memory_mib": gpu.total_memory // 2**20 if gpu else None,
+            "torch_threads": torch.get_num_threads(),
+            "torch_cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "placement": dataclasses.asdict(placement),
+            "data_root": str(dataset.root),
+            "data_fingerprint": {"train": fingerprint(dataset.train), "val": fingerprint(dataset.val)},
+        }
+    )
+
+
+def device_name() -> str:
+    """``cpu``, or the name of the GPU."""
+    return str(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else "cpu"
+
+
+def _resumable(run: RunDir, job: Job) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read and belongs to this job; None to start afresh."""
+    for iteration in run.saved_iterations():
+        try:
+            state = load_checkpoint(run.checkpoint(iteration))
+        except ProveError as error:
+            print(f"{error}; trying the one before it", flush=True)
+            continue
+        if state.get("prove", {}).get("job") == job.key:
+            return state
+        print(f"{run.checkpoint(iteration)} belongs to another job, it is not used", flush=True)
+    return None

@@ -1,0 +1,46 @@
+"""What tests of several packages share: a cache of their own, and a small dataset on disk."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # parallel tests on few cores: a thread per core each slows all down
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests neither read nor fill the user's cache, nor follow the user's variables."""
+    for name in [name for name in os.environ if name.startswith("PROVE_") and name != "PROVE_CAMVID_ROOT"]:
+        del os.environ[name]
+    os.environ["PROVE_CACHE"] = str(tmp_path_factory.getbasetemp().parent / "prove-cache")
+
+
+def write_camvid(root: Path, train: int = 6, val: int = 3, size: tuple[int, int] = (72, 96)) -> Path:
+    """A dataset in CamVid's layout: boxes of the 11 classes on a road, with void pixels; always the same."""
+    rng = np.random.default_rng(7)
+    height, width = size
+    for split, count in (("train", train), ("val", val)):
+        for folder in (split, f"{split}annot"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            label = np.full(size, 3, np.uint8)
+            label[: height // 3] = 0
+            for value in (1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 11):
+                top, left = rng.integers(0, height - 16), rng.integers(0, width - 20)
+                label[top : top + rng.integers(6, 16), left : left + rng.integers(6, 20)] = value
+            image = (label[..., None] * np.array([20, 11, 5]) + rng.integers(0, 30, (*size, 3))).astype(np.uint8)
+            name = f"{'0001TP' if index % 2 else '0016E5'}_{index:06}.png"
+            Image.fromarray(image).save(root / split / name)
+            Image.fromarray(label).save(root / f"{split}annot" / name)
+    return root
+
+
+@pytest.fixture(scope="session")
+def camvid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small dataset in CamVid's layout."""
+    return write_camvid(tmp_path_factory.mktemp("camvid"))

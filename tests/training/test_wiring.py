@@ -1,0 +1,216 @@
+"""The wiring proof against sabotage: whatever is done to the built model, the run must fail as `wiring`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from training_runs import Runs, events
+
+
+def edit_built_model(edit: Callable[[Any], None]) -> Callable[[], None]:
+    """In the worker, edit the model right after the Runner has built it."""
+
+    def before() -> None:
+        from prove.training.runner import ProveRunner
+
+        build = ProveRunner.build_model
+
+        def sabotaged(self: Any, model: Any) -> Any:
+            built = build(self, model)
+            edit(built)
+            return built
+
+        ProveRunner.build_model = sabotaged
+
+    return before
+
+
+def drop_term(model: Any) -> None:
+    model.decode_head.loss_decode = nn.ModuleList([model.decode_head.loss_decode[0]])
+
+
+def auxiliary_head_keeps_ce(model: Any) -> None:
+    model.auxiliary_head.loss_decode = nn.ModuleList([model.auxiliary_head.loss_decode[0]])
+
+
+def drop_auxiliary_head(model: Any) -> None:
+    model.auxiliary_head = None
+    type(model).with_auxiliary_head = property(lambda self: False)
+
+
+def ignore_weight(model: Any) -> None:
+    term = model.decode_head.loss_decode[1]
+    forward = term.forward
+    term.forward = lambda *args, **kwargs: forward(*args, **kwargs) / term.loss_weight
+
+
+def other_weight(model: Any) -> None:
+    model.decode_head.loss_decode[1].loss_weight = 1.0
+
+
+def frozen_weight(model: Any) -> None:
+    """The right weight today, but not one that can be set."""
+    term = model.decode_head.loss_decode[1]
+    forward, frozen = term.forward, term.loss_weight
+    term.forward = lambda *args, **kwargs: forward(*args, **kwargs) / term.loss_weight * frozen
+
+
+def ignore_index_not_passed(model: Any) -> None:
+    term = model.decode_head.loss_decode[1]
+    forward = term.forward
+    term.forward = lambda logits, label, weight=None, ignore_index=255: forward(logits, label, weight)
+
+
+def ignore_index_lost(model: Any) -> None:
+    model.decode_head.ignore_index = -100
+
+
+def ignored_pixels_count(model: Any) -> None:
+    """Ignored pixels are trained as class 0."""
+    term = model.decode_head.loss_decode[1]
+    forward = term.forward
+    term.forward = lambda logits, label, weight=None, ignore_index=255: forward(
+        logits, torch.where(label == 255, 0, label), weight, ignore_index=ignore_index
+    )
+
+
+def leak_into_ignored(model: Any) -> None:
+    """The value is right, but ignored pixels get a gradient that the value does not show."""
+    term = model.decode_head.loss_decode[1]
+    forward = term.forward
+
+    def leaky(logits: Any, label: Any, weight: Any = None, *, ignore_index: int) -> Any:
+        ignored = logits.permute(0, 2, 3, 1)[label == 255].sum()
+        return forward(logits, label, weight, ignore_index=ignore_index) + 1e-6 * (ignored - ignored.detach())
+
+    term.forward = leaky
+
+
+def detach(model: Any) -> None:
+    term = model.auxiliary_head.loss_decode[1]
+    forward = term.forward
+    term.forward = lambda *args, **kwargs: forward(*args, **kwargs).detach()
+
+
+def rename(model: Any) -> None:
+    model.decode_head.loss_decode[1].loss_name = "focal"
+
+
+def share_a_name(model: Any) -> None:
+    model.decode_head.loss_decode[1].loss_name = "loss_ce"
+
+
+def another_term(model: Any) -> None:
+    model.decode_head.loss_decode[1].term = model.decode_head.loss_decode[0].term
+
+
+def other_parameter(model: Any) -> None:
+    model.decode_head.loss_decode[1].term.gamma = 0.5
+
+
+def extra_loss(model: Any) -> None:
+    loss = model.loss
+    model.loss = lambda *args, **kwargs: {**loss(*args, **kwargs), "loss_extra": next(model.parameters()).sum()}
+
+
+def total_without_term(model: Any) -> None:
+    """All is logged as it should be; what reaches backward lacks one term."""
+    parse = model.parse_losses
+
+    def short(losses: Any) -> Any:
+        total, entries = parse(losses)
+        return total - entries["decode.loss_focal"], entries
+
+    model.parse_losses = short
+
+
+def gradient_without_term(model: Any) -> None:
+    """Even the total is right; only its gradient lacks one term."""
+    parse = model.parse_losses
+
+    def stealthy(losses: Any) -> Any:
+        total, entries = parse(losses)
+        term = entries["decode.loss_focal"]
+        return total - term + term.detach(), entries
+
+    model.parse_losses = stealthy
+
+
+SABOTAGE = [
+    drop_term, auxiliary_head_keeps_ce, drop_auxiliary_head, ignore_weight, other_weight, frozen_weight,
+    ignore_index_not_passed, ignore_index_lost, ignored_pixels_count, leak_into_ignored, detach, rename, share_a_name,
+    another_term, other_parameter, extra_loss, total_without_term, gradient_without_term,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("edit", SABOTAGE, ids=lambda edit: edit.__name__)
+def test_sabotage_fails_as_wiring(runs: Runs, edit: Callable[[Any], None]) -> None:
+    run = runs.make(aux_loss="focal")
+    assert runs.train(run, edit_built_model(edit)) == 1, run.log.read_text()
+    last = events(run)[-1]
+    assert (last["kind"], last["failure"]) == ("failed", "wiring"), run.log.read_text()
+    assert not events(run, "train")
+    assert not list(run.checkpoints.iterdir())
+    if run.evidence.exists():
+        assert json.loads(run.evidence.read_text())["ok"] is False
+
+
+def test_a_term_lost_during_training_is_noticed(runs: Runs) -> None:
+    """The proof held; then something drops the term."""
+
+    def before() -> None:
+        from prove.training.runner import ProveTrainLoop
+
+        run_iter = ProveTrainLoop.run_iter
+
+        def later(self: Any, batch: Any) -> None:
+            if self._iter == 1:
+                drop_term(self.runner.model)
+            run_iter(self, batch)
+
+        ProveTrainLoop.run_iter = later
+
+    run = runs.make(aux_loss="focal", max_iters=3, eval_interval=3)
+    assert runs.train(run, before) == 1
+    last = events(run)[-1]
+    assert (last["failure"], last["iteration"]) == ("wiring", 1)
+    assert "decode.loss_focal is no longer among the losses" in last["message"]
+
+
+def test_an_honest_run_carries_its_evidence(runs: Runs) -> None:
+    run = runs.make(loss="ce(ohem, min_kept=100) + linear(0.5->0.1)*lovasz + 0.2*dice + 0.1*boundary + 0.3*focal")
+    assert runs.train(run) == 0, run.log.read_text()
+    evidence = json.loads(run.evidence.read_text())
+    assert evidence["ok"], evidence["problems"]
+    assert evidence["total"] == pytest.approx(evidence["formula"], rel=1e-4)
+    assert [head["head"] for head in evidence["heads"]] == ["decode_head", "auxiliary_head"]
+    shares = 0.0
+    for head, ce_weight in zip(evidence["heads"], (1.0, 0.4), strict=True):
+        weights = {term["term"]: term["weight"] for term in head["terms"]}
+        assert weights == {"ce": ce_weight, "boundary": 0.1, "dice": 0.2, "focal": 0.3, "lovasz": 0.5}
+        for term in head["terms"]:
+            shares += term["loss_share"]
+            assert term["ignored_gradient"] == 0.0
+            assert term["valid_gradient"] > 0.0
+            assert term["doubling"] == pytest.approx(2.0, rel=1e-4)
+            assert term["value"] == pytest.approx(term["reference_value"], rel=1e-3)
+        assert sum(term["gradient_share"] for term in head["terms"]) == pytest.approx(1.0)
+    assert shares == pytest.approx(1.0)
+    assert evidence["batch"]["ignored_pixels"] > 0
+
+
+def test_a_delayed_term_is_proved_where_it_weighs(runs: Runs) -> None:
+    run = runs.make(loss="ce + linear(0->0.5, start=0.5)*dice")
+    assert runs.train(run) == 0, run.log.read_text()
+    dice = json.loads(run.evidence.read_text())["heads"][0]["terms"][1]
+    assert (dice["term"], dice["progress"], dice["weight"]) == ("dice", 1.0, 0.5)
+    assert dice["valid_gradient"] > 0
+    first = events(run, "train")[0]
+    assert first["weights"]["dice"] == 0.0
+    assert first["terms"]["decode.loss_dice"] == 0.0
