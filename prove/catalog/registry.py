@@ -9,6 +9,8 @@ from prove.errors import unknown
 
 
 class Named(Protocol):
+    """What can be registered."""
+
     @property
     def name(self) -> str: ...
 

@@ -1,0 +1,239 @@
+"""Is a dataset sound? Every fault is listed, before a GPU hour is spent on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from prove.data.cache import recall, remember, stat_key
+from prove.data.labels import UnknownLabelValueError, bit_depth, open_checked, read_image, read_label
+from prove.data.manifest import WORKERS, Manifest, Sample
+from prove.data.source import Dataset
+from prove.data.stats import Counts, count_pixels, remember_counts
+from prove.errors import ProveError
+
+_VERSION = "check-1"
+_EXIF_ORIENTATION = 0x0112
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault.
+
+    Args:
+        severity: training refuses errors; warnings are for the user to judge.
+        kind: what is wrong, one of a fixed set of words such as ``missing_label``.
+        where: file, sample id or class.
+    """
+
+    severity: Severity
+    kind: str
+    split: str
+    where: str
+    message: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All findings about a dataset, errors first.
+
+    Args:
+        images: images looked at, by split.
+    """
+
+    dataset: str
+    root: str
+    images: dict[str, int]
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """What training refuses."""
+        return tuple(f for f in self.findings if f.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """What the user should judge."""
+        return tuple(f for f in self.findings if f.severity == "warning")
+
+    @property
+    def total(self) -> str:
+        """One line: what was looked at and what was found."""
+        splits = ", ".join(f"{name} {count}" for name, count in self.images.items())
+        found = f"{len(self.errors)} errors, {len(self.warnings)} warnings" if self.findings else "no faults"
+        return f"{self.dataset}: {splits} images, {found} ({self.root})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "dataset": self.dataset,
+            "root": self.root,
+            "ok": not self.errors,
+            "images": self.images,
+            "errors": len(self.errors),
+            "warnings": len(self.warnings),
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+    def raise_if_bad(self) -> None:
+        """Refuse a dataset with errors.
+
+        Raises:
+            ProveError: there are errors; the first five are named.
+        """
+        if not self.errors:
+            return
+        shown = [f"  {f.split}: {f.message}" for f in self.errors[:5]]
+        if len(self.errors) > len(shown):
+            shown.append(f"  and {len(self.errors) - len(shown)} more")
+        raise ProveError(
+            f"{self.dataset} in {self.root} has {len(self.errors)} errors:\n" + "\n".join(shown),
+            hint=f"`prove data check {self.dataset}` lists them all.",
+        )
+
+
+def check(dataset: Dataset, splits: Sequence[str] = ("train", "val")) -> CheckReport:
+    """Read every image and label of a dataset and list all faults.
+
+    The answer is remembered until a file changes, so that training can ask each time.
+
+    Args:
+        splits: which of train and val to look at.
+    """
+    manifests = [manifest for manifest in dataset.splits if manifest.split in splits]
+    findings = [finding for manifest in manifests for finding in _check_split(manifest)]
+    findings += _shared_files(manifests)
+    findings.sort(key=lambda f: (f.severity, f.split, f.kind, f.where))
+    images = {str(manifest.split): len(manifest) for manifest in manifests}
+    return CheckReport(dataset.definition.name, str(dataset.root), images, tuple(findings))
+
+
+def _check_split(manifest: Manifest) -> list[Finding]:
+    key = _key(manifest)
+    known = recall("checks", key)
+    if known is not None:
+        return [Finding(**finding) for finding in known]
+    findings = _listing(manifest)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        pairs = list(pool.map(lambda sample: _check_pair(manifest, sample), manifest.samples))
+    findings += [finding for pair, _ in pairs for finding in pair]
+    counts = [row for _, row in pairs if row is not None]
+    if len(counts) == len(manifest) > 0:
+        table = remember_counts(manifest, counts)
+        if manifest.split == "train":
+            findings += _absent_classes(manifest, table)
+    remember("checks", key, [asdict(finding) for finding in findings])
+    return findings
+
+
+def _key(manifest: Manifest) -> str:
+    files = [path for sample in manifest for path in (sample.image, sample.label)]
+    loose = [*manifest.labels_without_image, *manifest.unused_images]
+    ids = [f"{sample.id}={sample.condition}" for sample in manifest]
+    space = f"{manifest.label_space.classes}{manifest.encoding.canonical()}"
+    return stat_key([*files, *loose], _VERSION, manifest.dataset, manifest.split, space, *ids)
+
+
+def _listing(manifest: Manifest) -> list[Finding]:
+    """Faults that the file names alone show."""
+    split = manifest.split
+    if not manifest.samples:
+        return [
+            Finding("error", "empty_split", split, split, f"The {split} split of {manifest.dataset} has no images.")
+        ]
+    times = Counter(sample.id for sample in manifest)
+    repeated = [
+        Finding("error", "duplicate_id", split, name, f"{count} images have the id {name!r} (suffixes or case differ).")
+        for name, count in times.items()
+        if count > 1
+    ]
+    orphans = [
+        Finding("error", "missing_image", split, str(path), f"Label {path} has no image.")
+        for path in manifest.labels_without_image
+    ]
+    unused = [
+        Finding("warning", "unused_image", split, str(path), f"{path} is not used: its suffix is not the dataset's.")
+        for path in manifest.unused_images
+    ]
+    return repeated + orphans + unused
+
+
+def _check_pair(manifest: Manifest, sample: Sample) -> tuple[list[Finding], Counts | None]:
+    """Faults of one image and its label, and the label's pixel counts if it is readable."""
+    findings: list[Finding] = []
+
+    def report(severity: Severity, kind: str, where: Path, message: str) -> None:
+        findings.append(Finding(severity, kind, manifest.split, str(where), message))
+
+    image_size: tuple[int, int] | None = None
+    try:
+        pixels = read_image(sample.image)
+        image_size = pixels.shape[:2]
+        for kind, message in _odd_image(sample.image):
+            report("warning", kind, sample.image, message)
+    except ProveError as error:
+        report("error", "unreadable_image", sample.image, error.message)
+    if not sample.label.exists():
+        report(
+            "error", "missing_label", sample.image, f"Image {sample.image} has no label: {sample.label} does not exist."
+        )
+        return findings, None
+    try:
+        label = read_label(sample.label, manifest.encoding, manifest.label_space)
+    except UnknownLabelValueError as error:
+        report("error", "out_of_range_label", sample.label, error.message)
+        return findings, None
+    except ProveError as error:
+        report("error", "unreadable_label", sample.label, error.message)
+        return findings, None
+    if image_size is not None and label.shape != image_size:
+        sizes = f"{label.shape[1]}x{label.shape[0]}, its image {image_size[1]}x{image_size[0]}"
+        report("error", "size_mismatch", sample.label, f"Label {sample.label} is {sizes} (width x height).")
+    if bit_depth(sample.label) == 1:
+        report("warning", "one_bit_label", sample.label, f"Label {sample.label} has 1 bit: read as ids 0 and 1.")
+    counts = count_pixels(label, manifest.label_space.num_classes)
+    if not counts[:-1].any():
+        report(
+            "warning", "all_ignored", sample.label, f"Label {sample.label} has no pixel to train on: all are ignored."
+        )
+    return findings, counts
+
+
+def _odd_image(path: Path) -> list[tuple[str, str]]:
+    """What is read, though perhaps not as the user thinks."""
+    odd: list[tuple[str, str]] = []
+    with open_checked(path) as image:
+        if image.mode == "L":
+            odd.append(("grey_image", f"Image {path} is grey: read as three equal channels."))
+        elif image.mode in ("RGBA", "P"):
+            what = "an alpha channel, which is dropped" if image.mode == "RGBA" else "a palette, which is expanded"
+            odd.append(("odd_image_mode", f"Image {path} has {what}."))
+        if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+            odd.append(("rotated_image", f"Image {path} asks viewers to rotate it (EXIF), which is not applied."))
+    return odd
+
+
+def _absent_classes(manifest: Manifest, table: Counts) -> list[Finding]:
+    names = [name for name, count in zip(manifest.label_space.classes, table[0, :-1], strict=True) if count == 0]
+    return [
+        Finding("warning", "absent_class", manifest.split, name, f"Class {name!r} never occurs in the training labels.")
+        for name in names
+    ]
+
+
+def _shared_files(manifests: list[Manifest]) -> list[Finding]:
+    """The same file in train and val makes every number on val worthless."""
+    if len(manifests) < 2:
+        return []
+    first = {sample.image.resolve() for sample in manifests[0]}
+    shared = [sample.image for sample in manifests[1] if sample.image.resolve() in first]
+    return [
+        Finding("error", "shared_image", manifests[1].split, str(path), f"Image {path} is in train and in val.")
+        for path in shared
+    ]
