@@ -4,7 +4,8 @@ Every event holds ``kind``, ``time`` (seconds since 1970, UTC) and ``attempt`` (
 
     started      host, pid, launcher, device, resumed_from (iteration, 0 when fresh), max_iters
     wired        evidence: one line per head and term, see `evidence.json`
-    train        iteration, lr, loss, terms {name: value}, weights {name: weight}, seconds_per_iteration, peak_memory_mib
+    train        iteration, lr, loss, terms {name: value}, weights {name: weight}, seconds_per_iteration,
+                 peak_memory_mib
     validated    iteration, metrics {name: percent or null}, conditions {condition: {name: percent or null}},
                  classes {class: {"IoU": .., "Acc": .., "bIoU": .., "bF1": .., "support": pixels}}
     best         iteration, monitor, value: validation found a new best
@@ -58,7 +59,7 @@ _ADVICE = {
     FailureKind.DIVERGED: "The named terms were not finite: lower --lr or the term's weight, or delay its start.",
     FailureKind.TIMEOUT: "Run it again to continue from its checkpoint, with more time.",
     FailureKind.BAD_DATA: "Run `prove data check` on the dataset and mend what it lists.",
-    FailureKind.WIRING: "The model that was built does not minimise the objective that was asked for; no training took place.",
+    FailureKind.WIRING: "The model that was built does not minimise the objective that was asked for: see its evidence.json.",
     FailureKind.NODE_LOST: "Run it again to continue from its checkpoint.",
     FailureKind.KILLED: "Run it again to continue from its checkpoint.",
     FailureKind.ERROR: "See the end of the log with `prove logs KEY`.",

@@ -172,9 +172,7 @@ class Job:
             model=ModelRef(**data["model"]),
             strategy=data["strategy"],
             loss=LossExpr(
-                tuple(
-                    LossTerm(t["name"], WeightSchedule(**t["weight"]), _params(t["params"])) for t in data["loss"]
-                )
+                tuple(LossTerm(t["name"], WeightSchedule(**t["weight"]), _params(t["params"])) for t in data["loss"])
             ),
             seed=data["seed"],
             train=TrainSettings(**train, early_stop=EarlyStop(**stop) if stop else None),

@@ -45,6 +45,11 @@ class WeightSchedule:
         return self.first + (self.last - self.first) * share
 
     @property
+    def is_constant(self) -> bool:
+        """Whether the weight is the same from the first iteration to the last."""
+        return self.shape == "constant" and self.start == 0.0
+
+    @property
     def peak(self) -> float:
         """The largest weight that the schedule ever takes."""
         return max(self.first, self.last)
