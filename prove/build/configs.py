@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import re
 from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prove.build.supported import check_head, is_mask_classification, type_name
 from prove.catalog.models import ModelEntry
 from prove.errors import ProveError
 
@@ -22,6 +24,10 @@ def shipped(relative: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ProveError("mmsegmentation is not installed.", hint="Install PROVE again: `uv sync`.")
     return Path(spec.submodule_search_locations[0]) / ".mim" / "configs" / relative
+
+
+KNOWN_IMPORTS = ("mmcv", "mmdet", "mmengine", "mmseg")
+"""Packages whose modules are there when a run trains; a config may import from these."""
 
 
 def load(path: Path) -> Config:
@@ -46,21 +52,34 @@ def load(path: Path) -> Config:
 
 
 def entry_of_file(path: Path, config: Config) -> ModelEntry:
-    """What the catalogue would say of a model that is given as a config file."""
-    optimizer = config.get("optim_wrapper", {}).get("optimizer", {})
+    """What the catalogue would say of a model that is given as a config file.
+
+    Raises:
+        ProveError: what the config asks for is something that PROVE would not train as it stands there.
+    """
+    _check_imports(path, config)
+    wrapper = config.get("optim_wrapper", {})
+    optimizer = wrapper.get("optimizer", {})
     if "lr" not in optimizer:
         raise ProveError(
             f"{path} sets no `optim_wrapper.optimizer.lr`.", hint="Inherit one of the schedules in _base_."
         )
-    heads = [head for _, head in head_configs(config.model)]
-    crop = config.model.get("data_preprocessor", {}).get("size") or (512, 512)
+    if wrapper.get("accumulative_counts", 1) != 1:
+        raise ProveError(
+            f"{path} adds up the gradients of {wrapper['accumulative_counts']} batches before each step.",
+            hint="Remove accumulative_counts: a job's batch size is what one optimiser step sees.",
+        )
+    heads = head_configs(config.model)
+    for where, head in heads:
+        check_head(where, head)
+    crop = config.model.get("data_preprocessor", config.get("data_preprocessor", {})).get("size") or (512, 512)
     return ModelEntry(
         name=path.stem,
         config=str(path),
-        kind="mask_classification" if any(is_mask_classification(head) for head in heads) else "per_pixel",
+        kind="mask_classification" if any(is_mask_classification(head) for _, head in heads) else "per_pixel",
         base_lr=float(optimizer["lr"]),
         base_batch=_base_batch(path, config),
-        lr_scaling="sqrt" if "adam" in str(optimizer.get("type", "")).lower() else "linear",
+        lr_scaling="sqrt" if "adam" in type_name(optimizer).lower() else "linear",
         crop_size=(int(crop[0]), int(crop[1])),
         weights=next(iter(pretrained_sources(config.model)), None),
         summary=f"config file {path}",
@@ -68,8 +87,20 @@ def entry_of_file(path: Path, config: Config) -> ModelEntry:
 
 
 def digest(config: Config) -> str:
-    """Hash of a flattened config: equal for files that define the same."""
-    return hashlib.sha256(config.pretty_text.encode()).hexdigest()
+    """Hash of what a job takes from a config: its model, optimiser and schedule, however the file is written."""
+    parts = ("model", "data_preprocessor", "optim_wrapper", "param_scheduler")
+    taken = {part: config.to_dict().get(part) for part in parts}
+    return hashlib.sha256(json.dumps(taken, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _check_imports(path: Path, config: Config) -> None:
+    names = (config.get("custom_imports") or {}).get("imports") or []
+    for name in [names] if isinstance(names, str) else names:
+        if str(name).split(".")[0] not in KNOWN_IMPORTS:
+            raise ProveError(
+                f"{path} imports {name!r} with custom_imports; a run would train without it.",
+                hint=f"PROVE trains models made of {', '.join(KNOWN_IMPORTS)} alone.",
+            )
 
 
 def _base_batch(path: Path, config: Config) -> int:
@@ -95,11 +126,6 @@ def head_configs(model: Mapping[str, Any]) -> list[tuple[str, MutableMapping[str
         else:
             found.append((name, head))
     return found
-
-
-def is_mask_classification(head: Mapping[str, Any]) -> bool:
-    """Whether a head minimises a set criterion of its own."""
-    return "loss_cls" in head and "loss_mask" in head
 
 
 def walk(node: Any) -> Iterator[MutableMapping[str, Any]]:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prove.build.configs import load, shipped, walk
+from prove.build.configs import digest, load, shipped
+from prove.build.lr_schedule import lr_schedule
 from prove.build.model import patch_model
 from prove.build.objective import HeadPlan, plan_heads
 from prove.catalog.losses import class_weight_scheme
 from prove.catalog.models import MODELS
 from prove.data.source import Dataset
 from prove.data.stats import label_statistics
+from prove.errors import ProveError
 from prove.losses import class_weights
 from prove.spec import Job
 
@@ -54,7 +56,10 @@ def base_config(job: Job, model_file: Path | None = None) -> Config:
     """The unpatched config of a job's model: the shipped one with the catalogue's edits, or the user's file."""
     if job.model.config_sha256 is not None:
         assert model_file is not None, "a model given as a file travels with its run"
-        return load(model_file)
+        config = load(model_file)
+        if digest(config) != job.model.config_sha256:
+            raise ProveError(f"{model_file} is no longer the config that this job was made from.", hint="Run it anew.")
+        return config
     entry = MODELS.get(job.model.name)
     config = load(shipped(entry.config))
     if entry.edits:
@@ -67,8 +72,9 @@ def training_class_weight(job: Job, dataset: Dataset) -> tuple[float, ...] | Non
     scheme = class_weight_scheme(job.loss)
     if scheme is None:
         return None
-    pixels, _, _ = label_statistics(dataset.train)
-    return class_weights([int(count) for count in pixels], *scheme)
+    labels = label_statistics(dataset.train)
+    around = labels.pixels_around.tolist() if scheme[0] == "median_frequency" else None
+    return class_weights(labels.pixels.tolist(), *scheme, pixels_around=around)
 
 
 def build_config(
@@ -117,7 +123,7 @@ def build_config(
         "test_cfg": {"type": "TestLoop"},
         "test_evaluator": {"type": "ImageCountsMetric", "classes": classes, "normalise": heads[0].kind != "per_pixel"},
         "optim_wrapper": _optimizer(base, job, placement),
-        "param_scheduler": _schedule(base, train.max_iters),
+        "param_scheduler": lr_schedule(base, train.max_iters, train.lr),
         "randomness": {"seed": job.seed, "deterministic": False},
         "env_cfg": {
             "cudnn_benchmark": False,
@@ -196,7 +202,7 @@ def _loader(job: Job, placement: Placement, split: str) -> dict[str, Any]:
 
 
 def _optimizer(base: Config, job: Job, placement: Placement) -> dict[str, Any]:
-    wrapper = copy.deepcopy(base.optim_wrapper.to_dict())
+    wrapper: dict[str, Any] = copy.deepcopy(base.optim_wrapper.to_dict())
     wrapper["optimizer"]["lr"] = job.train.lr
     if placement.cuda and job.train.amp:
         wrapper.update(type="AmpOptimWrapper", loss_scale="dynamic")
@@ -205,22 +211,3 @@ def _optimizer(base: Config, job: Job, placement: Placement) -> dict[str, Any]:
         for option in ("loss_scale", "dtype", "use_fsdp"):
             wrapper.pop(option, None)
     return wrapper
-
-
-def _schedule(base: Config, max_iters: int) -> list[dict[str, Any]]:
-    """The config's learning-rate schedule, stretched or shrunk to the job's length: it keeps its shape."""
-    schedulers = copy.deepcopy(base.get("param_scheduler") or [])
-    schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
-    planned = max((node["end"] for node in walk(schedulers) if isinstance(node.get("end"), int)), default=max_iters)
-    scaled = []
-    for scheduler in schedulers:
-        scheduler = dict(scheduler)
-        for bound in ("begin", "end"):
-            if isinstance(scheduler.get(bound), int):
-                scheduler[bound] = round(scheduler[bound] * max_iters / planned)
-        milestones = scheduler.get("milestones")
-        if milestones:
-            scheduler["milestones"] = [round(m * max_iters / planned) for m in milestones]
-        if "end" not in scheduler or scheduler["end"] > scheduler.get("begin", 0):
-            scaled.append(scheduler)
-    return scaled

@@ -11,7 +11,7 @@ from prove.errors import ProveError
 
 
 def patch_model(
-    model: Any,
+    config: Any,
     *,
     heads: tuple[HeadPlan, ...],
     num_classes: int,
@@ -29,7 +29,7 @@ def patch_model(
         weights: file with the pretrained backbone, or None to start from random weights.
         replace_sync_bn: SyncBN needs a process group; on one device it is BN.
     """
-    model = copy.deepcopy(dict(model))
+    model: dict[str, Any] = copy.deepcopy(dict(config))
     if replace_sync_bn:
         for node in walk(model):
             if node.get("type") == "SyncBN":
@@ -53,11 +53,6 @@ def patch_model(
         if plan.kind == "per_pixel":
             head["loss_decode"] = terms
             continue
-        if head["type"] != "Mask2FormerHead":
-            raise ProveError(
-                f"PROVE can't add per-pixel terms to a {head['type']}.",
-                hint="Supported: Mask2FormerHead and per-pixel heads.",
-            )
         head["type"] = "SemanticMask2FormerHead"
         head["semantic_terms"] = terms
         head["criterion_weight"] = next(str(term.weight) for _, term in plan.terms if term.name == CRITERION)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from prove.build.configs import head_configs, is_mask_classification
+from prove.build.configs import head_configs
+from prove.build.supported import check_head, is_mask_classification
 from prove.catalog.losses import resolve
 from prove.catalog.models import Kind
 from prove.errors import ProveError
@@ -86,11 +87,7 @@ def plan_heads(model: Mapping[str, Any], expr: LossExpr) -> tuple[HeadPlan, ...]
         kind: Kind = "mask_classification" if is_mask_classification(head) else "per_pixel"
         name, _, index = path.partition(".")
         prefix = {"decode_head": "decode", "auxiliary_head": "aux"}[name] + (f"_{index}" if index else "")
-        if head.get("sampler") is not None:
-            raise ProveError(
-                f"The config's {path} has a pixel sampler ({head['sampler'].get('type')}), which would weigh every term.",
-                hint='Remove it and ask for hard-pixel mining in the objective: "ce(ohem)".',
-            )
+        check_head(path, head)
         own = head.get("loss_decode") or {"type": "CrossEntropyLoss", "loss_weight": 1.0}
         first = own[0] if isinstance(own, list | tuple) else own
         head_weight = float(first.get("loss_weight", 1.0)) if kind == "per_pixel" else 1.0
@@ -105,6 +102,7 @@ def plan_heads(model: Mapping[str, Any], expr: LossExpr) -> tuple[HeadPlan, ...]
 
 
 def scaled(weight: WeightSchedule, factor: float) -> WeightSchedule:
+    """A schedule with all its weights multiplied."""
     return replace(weight, first=weight.first * factor, last=weight.last * factor)
 
 

@@ -98,7 +98,8 @@ def _verdict(evidence: dict[str, Any]) -> str:
     batch = evidence["batch"]
     where = f"{batch['images']} images, {batch['pixels']:,} pixels, {batch['ignored_pixels']:,} ignored"
     if evidence["ok"]:
-        return f"proved: the loss that is minimised is {evidence['total']:.6g}, the formula gives {evidence['formula']:.6g} ({where})"
+        total, formula = evidence["total"], evidence["formula"]
+        return f"proved: the loss that is minimised is {total:.6g}, the formula gives {formula:.6g} ({where})"
     return f"NOT proved ({where})"
 
 

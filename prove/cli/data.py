@@ -136,15 +136,15 @@ def _split_stats(manifest: Manifest) -> dict[str, Any]:
 
     from prove.data.stats import label_statistics
 
-    pixels, images, ignored = label_statistics(manifest)
-    valid = max(int(pixels.sum()), 1)
+    labels = label_statistics(manifest)
+    valid = max(int(labels.pixels.sum()), 1)
     return {
         "images": len(manifest),
         "conditions": dict(sorted(Counter(sample.condition for sample in manifest).items())),
-        "ignored_percent": 100 * ignored / max(valid + ignored, 1),
+        "ignored_percent": 100 * labels.ignored / max(valid + labels.ignored, 1),
         "classes": {
             name: {"pixels": int(count), "percent": 100 * int(count) / valid, "images": int(seen)}
-            for name, count, seen in zip(manifest.label_space.classes, pixels, images, strict=True)
+            for name, count, seen in zip(manifest.label_space.classes, labels.pixels, labels.images, strict=True)
         },
     }
 

@@ -93,7 +93,8 @@ class Progress:
         self._printed = now
         left = (self.max_iters - event["iteration"]) * event["seconds_per_iteration"]
         self.note(
-            f"iteration {event['iteration']}/{self.max_iters}  loss {number(event['loss'])}  {terms}  {clock(left)} left"
+            f"iteration {event['iteration']}/{self.max_iters}  loss {number(event['loss'])}  {terms}  "
+            f"{clock(left)} left"
         )
 
     def _describe(self, text: str) -> None:

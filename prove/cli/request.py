@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prove.build.job_config import Placement
 from prove.build.objective import for_model
@@ -171,7 +172,7 @@ def _crop(text: str | None) -> tuple[int, int] | None:
 
 
 def _early_stop(request: RunRequest) -> EarlyStop | None:
-    given = {"patience": request.patience, "min_delta": request.min_delta, "monitor": request.monitor}
+    given: dict[str, Any] = {"patience": request.patience, "min_delta": request.min_delta, "monitor": request.monitor}
     changed = {name: value for name, value in given.items() if value is not None}
     if not request.early_stop:
         if changed:
@@ -183,7 +184,8 @@ def _early_stop(request: RunRequest) -> EarlyStop | None:
 def _possible(entry: ModelEntry, train: TrainSettings) -> None:
     if train.batch_size < entry.min_batch:
         raise ProveError(
-            f"{entry.name} can't train with batch_size {train.batch_size}: a batch norm behind its image pooling sees one value per image.",
+            f"{entry.name} can't train with batch_size {train.batch_size}: "
+            "a batch norm behind its image pooling sees one value per image.",
             hint=f"Use --batch-size {entry.min_batch} or more.",
         )
 

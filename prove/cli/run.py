@@ -11,6 +11,7 @@ from prove.cli.options import RESULTS, JsonOption, ResultsOption, console, notes
 
 if TYPE_CHECKING:
     from prove.cli.request import RunRequest
+    from prove.rundir import RunDir
     from prove.store import RunRow, Store
 
 DatasetOption = Annotated[str, typer.Option("--dataset", help="Name (see `prove data list`) or a YAML file.")]
@@ -158,6 +159,14 @@ def document(row: RunRow, store: Store, results: Path) -> dict[str, Any]:
     }
 
 
+def class_order(folder: RunDir) -> tuple[str, ...]:
+    """The classes in the dataset's order, from the counts that the run kept."""
+    import numpy as np
+
+    with np.load(folder.confusion) as arrays:
+        return tuple(str(name) for name in arrays["classes"])
+
+
 def show_outcome(row: RunRow, store: Store, results: Path) -> None:
     """The table of a finished run, or how it ended."""
     from prove.cli.tables import class_table, overall_table
@@ -169,12 +178,13 @@ def show_outcome(row: RunRow, store: Store, results: Path) -> None:
         numbers = store.results(row.key)
         out = console()
         out.print(overall_table(row, numbers))
-        out.print(class_table(numbers))
+        out.print(class_table(numbers, class_order(folder)))
         notes().print(f"One seed is no proof: repeat it with other seeds. Details: prove show {row.key}")
         return
     if row.state is State.FAILED:
         notes().print(
-            f"run {row.key} failed ({row.failure}) at iteration {row.iteration}: {row.message}\n{row.advice}\nlog: {folder.log}"
+            f"run {row.key} failed ({row.failure}) at iteration {row.iteration}: {row.message}\n"
+            f"{row.advice}\nlog: {folder.log}"
         )
         return
     notes().print(f"run {row.key} was interrupted at iteration {row.iteration}; the same command continues it.")

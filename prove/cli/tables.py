@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from prove.cli.progress import number
@@ -44,8 +44,12 @@ def overall_table(row: RunRow, numbers: Iterable[ResultRow]) -> Table:
     return table
 
 
-def class_table(numbers: Iterable[ResultRow]) -> Table:
-    """The last checkpoint by class: percent, and labelled pixels; a dash where the class has no ground truth."""
+def class_table(numbers: Iterable[ResultRow], order: Sequence[str]) -> Table:
+    """The last checkpoint by class: percent, and labelled pixels; a dash where the class has no ground truth.
+
+    Args:
+        order: the classes in the dataset's order.
+    """
     from rich.table import Table
 
     table = Table(title="last checkpoint by class (percent)", title_justify="left")
@@ -57,7 +61,8 @@ def class_table(numbers: Iterable[ResultRow]) -> Table:
     for result in numbers:
         if result.scope == "class" and result.checkpoint == "last":
             rows.setdefault(result.name, {})[result.metric] = result.value
-    for name, values in rows.items():
+    for name in order:
+        values = rows.get(name, {})
         table.add_row(
             name, *(number(values.get(metric)) for metric in CLASS_METRICS), f"{int(values.get('support') or 0):,}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,14 +26,28 @@ def pixel_counts(manifest: Manifest) -> Counts:
     Raises:
         ProveError: a label can't be read.
     """
-    return label_statistics(manifest)[0]
+    return label_statistics(manifest).pixels
 
 
-def label_statistics(manifest: Manifest) -> tuple[Counts, Counts, int]:
-    """Per class: pixels, and images that have any; and the number of ignored pixels.
+@dataclass(frozen=True, eq=False)
+class LabelStatistics:
+    """What a split's labels hold.
 
-    Returns:
-        int64 [C], int64 [C], int.
+    Attributes:
+        pixels: int64 [C], pixels of each class.
+        images: int64 [C], images that have any.
+        pixels_around: int64 [C], valid pixels of all classes in those images.
+        ignored: pixels that belong to no class.
+    """
+
+    pixels: Counts
+    images: Counts
+    pixels_around: Counts
+    ignored: int
+
+
+def label_statistics(manifest: Manifest) -> LabelStatistics:
+    """Count a split's labels; remembered until a label file changes.
 
     Raises:
         ProveError: a label can't be read.
@@ -46,7 +61,7 @@ def label_statistics(manifest: Manifest) -> tuple[Counts, Counts, int]:
         with ThreadPoolExecutor(WORKERS) as pool:
             rows = list(pool.map(lambda sample: count_label(manifest, sample), manifest.samples))
         table = remember_counts(manifest, rows)
-    return table[0, :-1], table[1, :-1], int(table[0, -1])
+    return LabelStatistics(table[0, :-1], table[1, :-1], table[2, :-1], int(table[0, -1]))
 
 
 def count_label(manifest: Manifest, sample: Sample) -> Counts:
@@ -67,9 +82,10 @@ def count_pixels(label: npt.NDArray[np.uint8], num_classes: int) -> Counts:
 
 
 def remember_counts(manifest: Manifest, rows: list[Counts]) -> Counts:
-    """Sum per-label counts over a split and keep them. Returns int64 [2, C + 1]: pixels, images with any."""
+    """Sum per-label counts over a split and keep them. Returns int64 [3, C + 1]: the rows of `LabelStatistics`."""
     stacked = np.array(rows, dtype=np.int64).reshape(-1, manifest.label_space.num_classes + 1)
-    table = np.stack([stacked.sum(axis=0), (stacked > 0).sum(axis=0)])
+    valid = stacked[:, :-1].sum(axis=1, keepdims=True)
+    table = np.stack([stacked.sum(axis=0), (stacked > 0).sum(axis=0), ((stacked > 0) * valid).sum(axis=0)])
     remember("pixel_counts", _key(manifest), table.tolist())
     return table
 
@@ -77,7 +93,7 @@ def remember_counts(manifest: Manifest, rows: list[Counts]) -> Counts:
 def _key(manifest: Manifest) -> str:
     return stat_key(
         (sample.label for sample in manifest),
-        "pixel_counts-1",
+        "pixel_counts-2",
         str(manifest.encoding.canonical()),
         str(manifest.label_space.num_classes),
     )

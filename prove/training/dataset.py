@@ -24,7 +24,7 @@ class BadData(ProveError):
     """An image or a label that training can't use."""
 
 
-@DATASETS.register_module()  # type: ignore[untyped-decorator]
+@DATASETS.register_module()
 class ManifestDataset(Dataset[Any]):
     """One split of a dataset.
 
@@ -71,7 +71,7 @@ def evenly_spaced(samples: tuple[Sample, ...], limit: int | None) -> tuple[Sampl
     return tuple(samples[i * len(samples) // limit] for i in range(limit))
 
 
-@DATA_SAMPLERS.register_module()  # type: ignore[untyped-decorator]
+@DATA_SAMPLERS.register_module()
 class PositionSampler(Sampler[tuple[int, int]]):
     """An endless stream of ``(index, position)``: every epoch a permutation drawn from (seed, epoch).
 
@@ -101,7 +101,7 @@ class PositionSampler(Sampler[tuple[int, int]]):
         return self.length
 
 
-@TRANSFORMS.register_module()  # type: ignore[untyped-decorator]
+@TRANSFORMS.register_module()
 class LoadSample(BaseTransform):  # type: ignore[misc]
     """Read a sample's image (BGR, uint8 [H, W, 3]) and label (train ids, uint8 [H, W], 255 = ignore)."""
 
@@ -126,7 +126,7 @@ class LoadSample(BaseTransform):  # type: ignore[misc]
         }
 
 
-@TRANSFORMS.register_module()  # type: ignore[untyped-decorator]
+@TRANSFORMS.register_module()
 class RandomScale(BaseTransform):  # type: ignore[misc]
     """Resize image and label by a factor drawn uniformly from [low, high], relative to the image's own size."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Diverged(Exception):
@@ -40,7 +40,7 @@ def is_loss(name: str) -> bool:
     return "loss" in name and name != "loss"
 
 
-def install_guard(model: nn.Module, keys: frozenset[str], iteration: Callable[[], int]) -> None:
+def install_guard(model: Any, keys: frozenset[str], iteration: Callable[[], int]) -> None:
     """Check every step's losses between their computation and the backward pass.
 
     Args:

@@ -14,7 +14,7 @@ from prove.spec import parse
 from prove.training.objective import semantic_logits
 
 
-@MODELS.register_module()  # type: ignore[untyped-decorator]
+@MODELS.register_module()
 class SemanticMask2FormerHead(Mask2FormerHead):  # type: ignore[misc]
     """`Mask2FormerHead` that also minimises per-pixel terms on the semantic map of its last layer.
 
@@ -59,4 +59,6 @@ class SemanticMask2FormerHead(Mask2FormerHead):  # type: ignore[misc]
         if not self.semantic_terms:
             return {}
         logits = semantic_logits(cls_score, mask_pred, (labels.shape[-2], labels.shape[-1]))
-        return {term.loss_name: term(logits, labels, ignore_index=self.ignore_index) for term in self.semantic_terms}
+        return {
+            str(term.loss_name): term(logits, labels, ignore_index=self.ignore_index) for term in self.semantic_terms
+        }

@@ -13,7 +13,7 @@ from mmseg.registry import METRICS
 from prove.metrics import count_image, stack_counts, summarize_arrays
 
 
-@METRICS.register_module()  # type: ignore[untyped-decorator]
+@METRICS.register_module()
 class ImageCountsMetric(BaseMetric):  # type: ignore[misc]
     """Counts per image; after a validation, `arrays` holds them and `summary` what they add up to.
 

@@ -14,7 +14,7 @@ from prove.losses import build_term
 from prove.spec import parse
 
 
-@MODELS.register_module()  # type: ignore[untyped-decorator]
+@MODELS.register_module()
 class ProveTerm(nn.Module):
     """One weighted term of an objective, as an entry of a head's ``loss_decode``.
 
@@ -35,7 +35,7 @@ class ProveTerm(nn.Module):
         super().__init__()
         if not loss_name.startswith("loss"):
             raise ValueError(
-                f"{loss_name!r} would never reach backward: MMSegmentation adds up names that start with 'loss'"
+                f"{loss_name!r} would never reach backward: MMSegmentation adds up names with 'loss'"
             )
         self.spec = resolve(parse(term)).primary
         self.loss_name = loss_name
@@ -44,7 +44,7 @@ class ProveTerm(nn.Module):
         self.loss_weight = self.spec.weight.at(0.0)
 
     def set_progress(self, progress: float) -> None:
-        """Move a weight that has a schedule to where it is at a progress in [0, 1]; a constant one stays as it is set."""
+        """Move a weight with a schedule to where it is at a progress in [0, 1]; a constant one stays as set."""
         if not self.spec.weight.is_constant:
             self.loss_weight = self.spec.weight.at(progress)
 

@@ -15,7 +15,7 @@ _MILESTONES = {"checkpoint", "finished", "failed", "interrupted"}
 
 
 class Recorder:
-    """Appends events of one attempt; each line is on its way to the disk when `emit` returns, milestones have arrived."""
+    """Appends the events of one attempt: handed to the system when `emit` returns, milestones on the disk."""
 
     def __init__(self, run: RunDir) -> None:
         self.attempt = 1 + _attempts(run)

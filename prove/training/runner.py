@@ -28,7 +28,7 @@ class Watcher(Protocol):
     def should_stop(self, runner: ProveRunner) -> bool: ...
 
 
-@RUNNERS.register_module()  # type: ignore[untyped-decorator]
+@RUNNERS.register_module()
 class ProveRunner(Runner):  # type: ignore[misc]
     """A Runner whose initial weights depend on the seed alone and which resumes without executing pickled code."""
 
@@ -70,7 +70,7 @@ class ProveRunner(Runner):  # type: ignore[misc]
         }
 
 
-@LOOPS.register_module()  # type: ignore[untyped-decorator]
+@LOOPS.register_module()
 class ProveTrainLoop(IterBasedTrainLoop):  # type: ignore[misc]
     """Iteration-based training in which iteration k draws its randomness from (seed, k)."""
 
@@ -132,7 +132,7 @@ def learning_rate(runner: Runner) -> float:
     return float(rates.get("base_lr", rates["lr"])[0])
 
 
-@HOOKS.register_module()  # type: ignore[untyped-decorator]
+@HOOKS.register_module()
 class ScheduleHook(Hook):  # type: ignore[misc]
     """Moves the weights of terms that have a schedule along with training."""
 

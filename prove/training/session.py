@@ -74,6 +74,8 @@ class Session:
         self.proof_only = False
         self._clock = time.monotonic()
         self._reported = 0.0
+        self._step_ended = self._clock
+        self._stepping = 0.0
         self._steps_since_report = 0
 
     @property
@@ -81,7 +83,7 @@ class Session:
         return self.job.train.early_stop.monitor if self.job.train.early_stop else "mIoU"
 
     def listen(self) -> None:
-        """Let SIGTERM, SIGUSR1 and the first SIGINT end the run with a checkpoint; the second SIGINT ends it at once."""
+        """Let SIGTERM, SIGUSR1 and SIGINT end the run with a checkpoint; a second SIGINT ends it at once."""
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
@@ -105,7 +107,7 @@ class Session:
         self.recorder.emit("wired", evidence=evidence.to_dict())
         if self.proof_only:
             raise ProofHolds
-        self._clock = time.monotonic()
+        self._clock = self._step_ended = time.monotonic()
 
     def prove(self, runner: ProveRunner) -> Evidence:
         batch, planted = proof_batch(runner.train_dataloader.dataset, self.job.train.batch_size)
@@ -125,10 +127,11 @@ class Session:
     def after_iteration(self, runner: ProveRunner, outputs: Mapping[str, Tensor]) -> None:
         self._steps_since_report += 1
         now = time.monotonic()
+        self._stepping += now - self._step_ended
+        self._step_ended = now
         last = runner.iter == self.job.train.max_iters
         if now - self._reported < REPORT_SECONDS and not last and runner.iter > 1:
             return
-        seconds = (now - (self._reported or self._clock)) / self._steps_since_report
         self.recorder.emit(
             "train",
             iteration=runner.iter,
@@ -139,10 +142,10 @@ class Session:
                 label: term.weight.at((runner.iter - 1) / self.job.train.max_iters)
                 for label, term in self.heads[0].terms
             },
-            seconds_per_iteration=seconds,
+            seconds_per_iteration=self._stepping / self._steps_since_report,
             peak_memory_mib=peak_memory_mib(),
         )
-        self._reported, self._steps_since_report = now, 0
+        self._reported, self._steps_since_report, self._stepping = now, 0, 0.0
 
     def should_stop(self, runner: ProveRunner) -> bool:
         """Whether patience has run out.
@@ -175,6 +178,7 @@ class Session:
         if improved:
             self.recorder.emit("best", iteration=iteration, monitor=self.monitor, value=self.best.value)
         self.recorder.emit("checkpoint", iteration=iteration, file=f"checkpoints/{self.run.checkpoint(iteration).name}")
+        self._step_ended = time.monotonic()
 
     def save(self, runner: ProveRunner) -> None:
         """Write the checkpoint of this iteration, then drop all but the newest ones."""

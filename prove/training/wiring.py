@@ -23,7 +23,9 @@ from prove.training.evidence import BatchEvidence, Evidence, HeadEvidence, TermE
 from prove.training.guard import WiringError, is_loss
 from prove.training.objective import set_progress
 from prove.training.seeding import seed_torch
-from prove.training.wiring_heads import HeadView, MaskView, PixelView, Seen
+from prove.training.wiring_checks import HeadView, Seen
+from prove.training.wiring_mask import MaskView
+from prove.training.wiring_pixel import PixelView
 
 VALUE_TOLERANCE = 1e-3
 """Largest relative difference between a term in the model and its reference, both in float32."""
@@ -156,7 +158,7 @@ def _view(model: nn.Module, plan: HeadPlan, progress: float, class_weight: tuple
     return kind(plan, head, progress, class_weight)
 
 
-def _step(model: nn.Module, batch: Any, views: Sequence[HeadView]) -> Step:
+def _step(model: Any, batch: Any, views: Sequence[HeadView]) -> Step:
     probe = _Probe()
     model.train()
     seed_torch("wiring")
@@ -173,7 +175,7 @@ def _step(model: nn.Module, batch: Any, views: Sequence[HeadView]) -> Step:
 
 
 def _unexpected(step: Step, views: Sequence[HeadView]) -> list[str]:
-    expected = {key for view in views for key in view.keys()}
+    expected = {key for view in views for key in view.expected_keys()}
     problems = [f"{key} is not among the losses that are summed" for key in sorted(expected - set(step.losses))]
     problems += [
         f"{key} is summed into the loss, but the objective has no such term"
@@ -190,13 +192,13 @@ def _reaches_backward(step: Step, view: HeadView, seen: Seen) -> list[str]:
     actual = torch.autograd.grad(step.total, outputs, retain_graph=True, allow_unused=True)
     if any(gradient is None for gradient in actual):
         return [f"{view.plan.path}: backward of the loss does not reach its outputs"]
-    difference = flat(actual) - seen.gradient
+    difference = _flat(actual) - seen.gradient
     if difference.norm() > 1e-2 * seen.gradient.norm() + 1e-12:
         return [f"{view.plan.path}: the gradient that reaches backward is not the sum of the terms' gradients"]
     return []
 
 
-def flat(tensors: Sequence[Tensor | None]) -> Tensor:
+def _flat(tensors: Sequence[Tensor | None]) -> Tensor:
     return torch.cat([tensor.detach().double().flatten() for tensor in tensors if tensor is not None])
 
 

@@ -124,7 +124,7 @@ def environment(dataset: Dataset, placement: Placement) -> dict[str, Any]:
             "gpu_memory_mib": gpu.total_memory // 2**20 if gpu else None,
             "torch_threads": torch.get_num_threads(),
             "torch_cuda": torch.version.cuda,
-            "cudnn": torch.backends.cudnn.version(),
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
             "placement": dataclasses.asdict(placement),
             "data_root": str(dataset.root),
             "data_fingerprint": {"train": fingerprint(dataset.train), "val": fingerprint(dataset.val)},

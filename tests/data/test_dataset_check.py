@@ -150,11 +150,22 @@ def test_pixel_counts_are_those_of_the_labels(tmp_path: Path) -> None:
     labels = np.stack([np.asarray(Image.open(sample.label)) for sample in dataset.train])
     expected = [int((labels == k).sum()) for k in range(11)]
     assert pixel_counts(dataset.train).tolist() == expected
-    pixels, images, ignored = label_statistics(dataset.train)
+    counted = label_statistics(dataset.train)
+    pixels, images, ignored = counted.pixels, counted.images, counted.ignored
     assert (pixels.tolist(), ignored) == (expected, int((labels == 11).sum()))
     assert images.tolist() == [3] * 11
     write_label(dataset.train.samples[0].label, 0)
     assert pixel_counts(dataset.train)[0] == expected[0] + 48 - int((labels[0] == 0).sum())
+
+
+def test_pixels_around_a_class_are_those_of_its_images(tmp_path: Path) -> None:
+    """The denominator of median frequency (Eigen & Fergus 2015): only images that hold the class."""
+    dataset = opened(camvid(tmp_path))
+    write_label(dataset.train.samples[0].label, 0)
+    labels = [np.asarray(Image.open(sample.label)) for sample in dataset.train]
+    expected = [sum(int((label != 11).sum()) for label in labels if (label == k).any()) for k in range(11)]
+    assert label_statistics(dataset.train).pixels_around.tolist() == expected
+    assert len(set(expected)) > 1
 
 
 def test_check_leaves_the_counts_that_stats_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

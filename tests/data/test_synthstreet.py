@@ -185,6 +185,7 @@ def test_record_says_what_was_drawn(drawn: Path, dataset: Dataset) -> None:
 
 
 def test_statistics(dataset: Dataset) -> None:
-    pixels, images, ignored = label_statistics(dataset.val)
+    counted = label_statistics(dataset.val)
+    pixels, images, ignored = counted.pixels, counted.images, counted.ignored
     assert pixels.sum() + ignored == 7 * 64 * 128
     assert images.max() == 7

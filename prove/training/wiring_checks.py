@@ -1,0 +1,197 @@
+"""What the wiring proof asks of a head, and how it measures the answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from prove.build.objective import HeadPlan
+from prove.catalog.losses import short
+from prove.errors import ProveError
+from prove.losses.reference import reference
+from prove.spec import LossExpr, LossTerm
+from prove.training.evidence import BatchEvidence, TermEvidence
+from prove.training.guard import WiringError
+
+IGNORE = 255
+TOLERANCE = 1e-3
+
+
+@dataclass
+class Seen:
+    """What one head showed.
+
+    Attributes:
+        formula: what its terms must add to the total.
+        gradient: gradient of the sum of its terms on its outputs, flattened; None when it could not be had.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    formula: float = 0.0
+    terms: dict[str, TermEvidence] = field(default_factory=dict)
+    gradient: Tensor | None = None
+
+
+class HeadView(Protocol):
+    """Watches one head during a training step, then asks it questions."""
+
+    plan: HeadPlan
+    was_used: bool
+
+    def watch(self) -> Callable[[], None]: ...
+    def expected_keys(self) -> set[str]: ...
+    def outputs(self) -> list[Tensor]: ...
+    def look(self, losses: Mapping[str, float]) -> Seen: ...
+    def batch(self) -> BatchEvidence: ...
+
+
+def evaluated(plan: HeadPlan, evaluate: Callable[[], Any]) -> Any:
+    """Evaluate a head's losses; what its terms refuse is a fault of the wiring."""
+    try:
+        return evaluate()
+    except torch.OutOfMemoryError:
+        raise
+    except (ProveError, ValueError, TypeError, IndexError, RuntimeError) as error:
+        raise WiringError([f"{plan.path}: its losses can't be evaluated: {type(error).__name__}: {error}"]) from error
+
+
+def patch(module: nn.Module, name: str, replacement: Any) -> Callable[[], None]:
+    """Put something in place of a method; returns what puts the method back."""
+    own = module.__dict__.get(name)
+    setattr(module, name, replacement)
+
+    def undo() -> None:
+        if own is None:
+            delattr(module, name)
+        else:
+            setattr(module, name, own)
+
+    return undo
+
+
+def labels_of(samples: Sequence[Any]) -> Tensor:
+    """The labels of a batch, [N, H, W]."""
+    return torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in samples])
+
+
+def describe_batch(labels: Tensor) -> BatchEvidence:
+    """How much of a batch is ignored."""
+    return BatchEvidence(len(labels), labels.numel(), int((labels == IGNORE).sum()), planted=False)
+
+
+def expected_of(
+    term: LossTerm, progress: float, logits: Tensor, labels: Tensor, class_weight: tuple[float, ...] | None
+) -> tuple[float, float, Tensor]:
+    """The reference's value, the contribution it must make, and the reference's gradient (unweighted, flat)."""
+    leaf = logits.detach().clone().requires_grad_()
+    value = reference(term, leaf, labels, IGNORE, class_weight)
+    number = float(value.detach())
+    return number, term.weight.at(progress) * number, flat_gradient(value, [leaf])
+
+
+def flat_gradient(value: Any, leaves: Sequence[Tensor]) -> Tensor:
+    """Flat gradient in float64; zeros where a leaf has no influence."""
+    if not isinstance(value, Tensor) or not value.requires_grad:
+        return torch.cat([torch.zeros_like(leaf, dtype=torch.float64).flatten() for leaf in leaves])
+    gradients = torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)
+    return torch.cat(
+        [
+            (torch.zeros_like(leaf) if g is None else g).double().flatten()
+            for g, leaf in zip(gradients, leaves, strict=True)
+        ]
+    )
+
+
+def written(term: LossTerm) -> str:
+    """A term as a user writes it, without its defaults."""
+    return short(LossExpr((term,)))
+
+
+def largest(values: Tensor) -> float:
+    """The largest value, 0 of none."""
+    return float(values.max()) if values.numel() else 0.0
+
+
+def value_problems(where: str, contribution: float, expected: float) -> list[str]:
+    """A term must add its weight times its reference value."""
+    if not math.isfinite(contribution):
+        return [f"{where}: its loss is {contribution}"]
+    if not math.isclose(contribution, expected, rel_tol=TOLERANCE, abs_tol=1e-5):
+        return [f"{where}: it adds {contribution:.6g} to the loss, weight times reference is {expected:.6g}"]
+    return []
+
+
+def gradient_problems(where: str, weight: float, ignored: float, valid: float) -> list[str]:
+    """A term must move valid pixels, and ignored ones not at all."""
+    problems = []
+    if not math.isfinite(valid):
+        problems.append(f"{where}: its gradient is not finite")
+    if weight > 0 and valid == 0:
+        problems.append(f"{where}: its gradient is zero on every valid pixel")
+    if ignored != 0:
+        problems.append(f"{where}: ignored pixels get a gradient, up to {ignored:.3g}; it must be exactly 0")
+    return problems
+
+
+def direction_problems(where: str, term: LossTerm, weight: float, gradient: Tensor, direction: Tensor) -> list[str]:
+    """The gradient must be the reference's; Lovász has several valid subgradients where errors tie."""
+    if weight == 0 or term.name == "lovasz" or direction.norm() == 0:
+        return []
+    if (gradient - weight * direction).norm() > 1e-2 * weight * direction.norm():
+        return [f"{where}: its gradient differs from the reference's"]
+    return []
+
+
+def share_of(gradient: Tensor, all_gradients: Iterable[Tensor]) -> float:
+    """A gradient's share of the sum of all norms."""
+    total = sum(float(g.norm()) for g in all_gradients)
+    return float(gradient.norm()) / total if total else 0.0
+
+
+def cosine_to_primary(label: str, gradient: Tensor, gradients: Mapping[str, Tensor], plan: HeadPlan) -> float | None:
+    """Cosine between a term's gradient and the primary term's; None for the primary term itself."""
+    primary = plan.terms[0][0]
+    if label == primary or primary not in gradients:
+        return None
+    norms = float(gradient.norm() * gradients[primary].norm())
+    return float(gradient @ gradients[primary]) / norms if norms else None
+
+
+def doubled(
+    modules: Sequence[Any],
+    evaluate: Callable[[], Mapping[str, float]],
+    belongs: Callable[[str], bool],
+    before: Mapping[str, float],
+    problems: list[str],
+    where: str,
+) -> float:
+    """Double the modules' weight: their entries must double and no other may move. Returns the growth."""
+    if not modules or not all(isinstance(getattr(module, "loss_weight", None), float | int) for module in modules):
+        problems.append(f"{where}: it has no weight that could be changed")
+        return 1.0
+    for module in modules:
+        module.loss_weight *= 2
+    try:
+        after = evaluate()
+    finally:
+        for module in modules:
+            module.loss_weight /= 2
+    losses = {key for key in before if "loss" in key}
+    mine = [key for key in losses if belongs(key)]
+    old, new = sum(before[key] for key in mine), sum(after.get(key, 0.0) for key in mine)
+    growth = new / old if old else 2.0
+    if not math.isclose(growth, 2.0, rel_tol=1e-4):
+        problems.append(f"{where}: doubling its weight multiplies what it adds by {growth:.4g}, not by 2")
+    moved = [
+        key
+        for key in losses
+        if not belongs(key) and not math.isclose(after.get(key, math.nan), before[key], rel_tol=1e-4, abs_tol=1e-7)
+    ]
+    if moved:
+        problems.append(f"{where}: doubling its weight changes {', '.join(sorted(moved))}")
+    return growth

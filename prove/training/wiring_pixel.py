@@ -1,0 +1,129 @@
+"""A per-pixel head under the wiring proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prove.build.objective import HeadPlan, loss_name
+from prove.training.evidence import BatchEvidence, TermEvidence
+from prove.training.wiring_checks import (
+    IGNORE,
+    Seen,
+    cosine_to_primary,
+    describe_batch,
+    direction_problems,
+    doubled,
+    evaluated,
+    expected_of,
+    flat_gradient,
+    gradient_problems,
+    labels_of,
+    largest,
+    patch,
+    share_of,
+    value_problems,
+    written,
+)
+
+
+class PixelView:
+    """A head that minimises its terms on per-pixel logits."""
+
+    def __init__(
+        self, plan: HeadPlan, head: nn.Module, progress: float, class_weight: tuple[float, ...] | None
+    ) -> None:
+        self.plan = plan
+        self.head: Any = head
+        self.progress = progress
+        self.class_weight = class_weight
+        self.was_used = False
+
+    def watch(self) -> Callable[[], None]:
+        original = self.head.loss_by_feat
+
+        def watched(seg_logits: Tensor, batch_data_samples: Sequence[Any], *rest: Any) -> Any:
+            self.was_used = True
+            self.logits, self.samples = seg_logits, batch_data_samples
+            return evaluated(self.plan, lambda: original(seg_logits, batch_data_samples, *rest))
+
+        return patch(self.head, "loss_by_feat", watched)
+
+    def expected_keys(self) -> set[str]:
+        return {self.plan.key(label) for label, _ in self.plan.terms}
+
+    def outputs(self) -> list[Tensor]:
+        return [self.logits]
+
+    def batch(self) -> BatchEvidence:
+        return describe_batch(labels_of(self.samples))
+
+    def look(self, losses: Mapping[str, float]) -> Seen:
+        seen = Seen()
+        labels = labels_of(self.samples)
+        full = nn.functional.interpolate(
+            self.logits.detach().float(), size=labels.shape[-2:], mode="bilinear", align_corners=self.head.align_corners
+        ).requires_grad_()
+        mine = evaluated(self.plan, lambda: self.head.loss_by_feat(full, self.samples))
+        gradients = {
+            label: flat_gradient(mine[name], [full])
+            for label, _ in self.plan.terms
+            if (name := loss_name(label, self.plan.kind)) in mine
+        }
+        for label, term in self.plan.terms:
+            value, expected, direction = expected_of(term, self.progress, full, labels, self.class_weight)
+            seen.formula += expected
+            name, where = loss_name(label, self.plan.kind), f"{self.plan.path}, {label}"
+            if name not in mine or self.plan.key(label) not in losses:
+                continue  # reported as missing from the sum
+            contribution = losses[self.plan.key(label)]
+            seen.problems += value_problems(where, contribution, expected)
+            weight = term.weight.at(self.progress)
+            gradient = gradients[label]
+            by_pixel = gradient.view_as(full).abs().amax(dim=1)
+            ignored, valid = largest(by_pixel[labels == IGNORE]), largest(by_pixel[labels != IGNORE])
+            seen.problems += gradient_problems(where, weight, ignored, valid)
+            seen.problems += direction_problems(where, term, weight, gradient, direction)
+            doubling = self._doubling(name, full, mine, seen.problems, where) if weight > 0 else 2.0
+            seen.terms[label] = TermEvidence(
+                term=label,
+                text=written(term),
+                progress=self.progress,
+                weight=weight,
+                value=contribution / weight if weight else value,
+                reference_value=value,
+                contribution=contribution,
+                loss_share=0.0,
+                gradient_norm=float(gradient.norm()),
+                gradient_share=share_of(gradient, gradients.values()),
+                cosine_to_primary=cosine_to_primary(label, gradient, gradients, self.plan),
+                doubling=doubling,
+                valid_gradient=valid,
+                ignored_gradient=ignored,
+            )
+        low = self.logits.detach().clone().requires_grad_()
+        again = evaluated(self.plan, lambda: self.head.loss_by_feat(low, self.samples))
+        names = [loss_name(label, self.plan.kind) for label, _ in self.plan.terms]
+        if all(name in again for name in names):
+            seen.gradient = flat_gradient(sum(again[name] for name in names), [low])
+        return seen
+
+    def _doubling(
+        self, name: str, full: Tensor, before: Mapping[str, Tensor], problems: list[str], where: str
+    ) -> float:
+        own = self.head.loss_decode
+        modules = [
+            m for m in (own if isinstance(own, nn.ModuleList) else [own]) if getattr(m, "loss_name", None) == name
+        ]
+        with torch.no_grad():
+            return doubled(
+                modules,
+                lambda: {k: float(v.detach()) for k, v in self.head.loss_by_feat(full.detach(), self.samples).items()},
+                lambda key: key == name,
+                {key: float(value.detach()) for key, value in before.items()},
+                problems,
+                where,
+            )
