@@ -16,7 +16,6 @@ from prove.catalog.models import MODELS
 from prove.data.source import Dataset
 from prove.data.stats import label_statistics
 from prove.errors import ProveError
-from prove.losses import class_weights
 from prove.spec import Job
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ def training_class_weight(job: Job, dataset: Dataset) -> tuple[float, ...] | Non
     scheme = class_weight_scheme(job.loss)
     if scheme is None:
         return None
+    from prove.losses import class_weights  # imports torch, which `prove run` itself has no use for
+
     labels = label_statistics(dataset.train)
     around = labels.pixels_around.tolist() if scheme[0] == "median_frequency" else None
     return class_weights(labels.pixels.tolist(), *scheme, pixels_around=around)

@@ -35,6 +35,8 @@ def execute(plan: Plan, results: Path, *, restart: bool, progress: Progress) -> 
     Raises:
         ProveError: the data has faults, the folder can't be written, or another process trains the job.
     """
+    images = sum(len(split) for split in plan.dataset.splits)
+    progress.note(f"checking {images} images of {plan.job.dataset_name} (only what has changed is read)")
     check(plan.dataset).raise_if_bad()
     run = RunDir.of(results, plan.job.key)
     run.create()

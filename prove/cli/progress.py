@@ -20,7 +20,7 @@ class Progress:
 
     Args:
         max_iters: length of the training.
-        quiet: show nothing but notes.
+        quiet: show nothing.
     """
 
     def __init__(self, max_iters: int, *, quiet: bool = False) -> None:
@@ -31,7 +31,9 @@ class Progress:
         self._task: TaskID | None = None
 
     def note(self, text: str) -> None:
-        """One message, whatever the mode."""
+        """One message; none when quiet."""
+        if self.quiet:
+            return
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DatasetOption = Annotated[str, typer.Option("--dataset", help="Name (see `prove data list`) or a YAML file.")]
 ModelOption = Annotated[
-    str, typer.Option("--model", help="Name (see `prove models`) or an MMSegmentation config file.")
+    str, typer.Option("--model", help="Name (docs/models.md lists them) or an MMSegmentation config file.")
 ]
 StrategyOption = Annotated[str, typer.Option("--strategy", help="What happens to the images before training.")]
 AuxLossOption = Annotated[
@@ -119,8 +119,7 @@ def carry_out(request: RunRequest, results: Path, *, restart: bool = False, json
 
     chosen = plan(request)
     progress = Progress(chosen.job.train.max_iters, quiet=json_output)
-    if not json_output:
-        progress.note(headline(chosen.job))
+    progress.note(headline(chosen.job))
     row = execute(chosen, results, restart=restart, progress=progress)
     with Store.open(results) as store:
         if json_output:

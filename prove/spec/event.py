@@ -59,7 +59,7 @@ _ADVICE = {
     FailureKind.DIVERGED: "The named terms were not finite: lower --lr or the term's weight, or delay its start.",
     FailureKind.TIMEOUT: "Run it again to continue from its checkpoint, with more time.",
     FailureKind.BAD_DATA: "Run `prove data check` on the dataset and mend what it lists.",
-    FailureKind.WIRING: "The model that was built does not minimise the objective that was asked for: see its evidence.json.",
+    FailureKind.WIRING: "The built model does not minimise the objective that was asked for: see its evidence.json.",
     FailureKind.NODE_LOST: "Run it again to continue from its checkpoint.",
     FailureKind.KILLED: "Run it again to continue from its checkpoint.",
     FailureKind.ERROR: "See the end of the log with `prove logs KEY`.",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from prove.errors import ProveError
 from prove.rundir import RunDir, read_json
@@ -29,8 +32,12 @@ def main(arguments: list[str]) -> int:
             _prepare(launch)
             with Recorder(run) as recorder:
                 _log_to(run)
+                signal.signal(signal.SIGTERM, _interrupt)
                 try:
                     from prove.training.worker import attempt
+                except KeyboardInterrupt:
+                    recorder.emit("interrupted", reason="interrupted while starting", iteration=0)
+                    return 130
                 except Exception as error:  # the stack may be broken in any way: the run's record says how
                     traceback.print_exc()
                     kind = FailureKind.ERROR
@@ -57,6 +64,11 @@ def _prepare(launch: dict[str, object]) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if not placement["cuda"]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Until training listens for signals itself, SIGTERM is what Ctrl-C is."""
+    raise KeyboardInterrupt(f"signal {signal.Signals(number).name}")
 
 
 def _log_to(run: RunDir) -> None:
