@@ -107,9 +107,42 @@ def flat_gradient(value: Any, leaves: Sequence[Tensor]) -> Tensor:
     )
 
 
-def written(term: LossTerm) -> str:
+def _written(term: LossTerm) -> str:
     """A term as a user writes it, without its defaults."""
     return short(LossExpr((term,)))
+
+
+def record(
+    label: str,
+    term: LossTerm,
+    progress: float,
+    contribution: float,
+    reference_value: float | None,
+    gradients: Mapping[str, Tensor],
+    plan: HeadPlan,
+    *,
+    doubling: float,
+    valid_gradient: float,
+    ignored_gradient: float | None,
+) -> TermEvidence:
+    """What was seen of one term; its share of the loss is known only when all heads have been seen."""
+    weight, gradient = term.weight.at(progress), gradients[label]
+    return TermEvidence(
+        term=label,
+        text=_written(term),
+        progress=progress,
+        weight=weight,
+        value=contribution / weight if weight else reference_value or 0.0,
+        reference_value=reference_value,
+        contribution=contribution,
+        loss_share=0.0,
+        gradient_norm=float(gradient.norm()),
+        gradient_share=_share(gradient, gradients.values()),
+        cosine_to_primary=_cosine_to_primary(label, gradients, plan),
+        doubling=doubling,
+        valid_gradient=valid_gradient,
+        ignored_gradient=ignored_gradient,
+    )
 
 
 def largest(values: Tensor) -> float:
@@ -147,17 +180,18 @@ def direction_problems(where: str, term: LossTerm, weight: float, gradient: Tens
     return []
 
 
-def share_of(gradient: Tensor, all_gradients: Iterable[Tensor]) -> float:
+def _share(gradient: Tensor, all_gradients: Iterable[Tensor]) -> float:
     """A gradient's share of the sum of all norms."""
     total = sum(float(g.norm()) for g in all_gradients)
     return float(gradient.norm()) / total if total else 0.0
 
 
-def cosine_to_primary(label: str, gradient: Tensor, gradients: Mapping[str, Tensor], plan: HeadPlan) -> float | None:
+def _cosine_to_primary(label: str, gradients: Mapping[str, Tensor], plan: HeadPlan) -> float | None:
     """Cosine between a term's gradient and the primary term's; None for the primary term itself."""
     primary = plan.terms[0][0]
     if label == primary or primary not in gradients:
         return None
+    gradient = gradients[label]
     norms = float(gradient.norm() * gradients[primary].norm())
     return float(gradient @ gradients[primary]) / norms if norms else None
 

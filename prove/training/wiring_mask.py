@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from prove.build.objective import CRITERION, HeadPlan, loss_name
-from prove.training.evidence import BatchEvidence, TermEvidence
+from prove.training.evidence import BatchEvidence
 from prove.training.seeding import seed_torch
 from prove.training.wiring_checks import (
     IGNORE,
     Seen,
-    cosine_to_primary,
     describe_batch,
     doubled,
     evaluated,
@@ -25,9 +24,8 @@ from prove.training.wiring_checks import (
     labels_of,
     largest,
     patch,
-    share_of,
+    record,
     value_problems,
-    written,
 )
 
 
@@ -116,23 +114,10 @@ class MaskView:
                     if weight
                     else 2.0
                 )
-            gradient = gradients[label]
-            seen.terms[label] = TermEvidence(
-                term=label,
-                text=written(term),
-                progress=self.progress,
-                weight=weight,
-                value=contribution / weight if weight else reference_value or 0.0,
-                reference_value=reference_value,
-                contribution=contribution,
-                loss_share=0.0,
-                gradient_norm=float(gradient.norm()),
-                gradient_share=share_of(gradient, gradients.values()),
-                cosine_to_primary=cosine_to_primary(label, gradient, gradients, self.plan),
-                doubling=doubling,
-                valid_gradient=valid,
-                ignored_gradient=ignored,
-            )
+            seen.terms[label] = record(
+                label, term, self.progress, contribution, reference_value, gradients, self.plan,
+                doubling=doubling, valid_gradient=valid, ignored_gradient=ignored,
+            )  # fmt: skip
         return seen
 
     def _on_map(self, modules: Sequence[Any], logits: Tensor, labels: Tensor) -> Any:

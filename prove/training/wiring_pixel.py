@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from prove.build.objective import HeadPlan, loss_name
-from prove.training.evidence import BatchEvidence, TermEvidence
+from prove.training.evidence import BatchEvidence
 from prove.training.wiring_checks import (
     IGNORE,
     Seen,
-    cosine_to_primary,
     describe_batch,
     direction_problems,
     doubled,
@@ -24,9 +23,8 @@ from prove.training.wiring_checks import (
     labels_of,
     largest,
     patch,
-    share_of,
+    record,
     value_problems,
-    written,
 )
 
 
@@ -88,22 +86,10 @@ class PixelView:
             seen.problems += gradient_problems(where, weight, ignored, valid)
             seen.problems += direction_problems(where, term, weight, gradient, direction)
             doubling = self._doubling(name, full, mine, seen.problems, where) if weight > 0 else 2.0
-            seen.terms[label] = TermEvidence(
-                term=label,
-                text=written(term),
-                progress=self.progress,
-                weight=weight,
-                value=contribution / weight if weight else value,
-                reference_value=value,
-                contribution=contribution,
-                loss_share=0.0,
-                gradient_norm=float(gradient.norm()),
-                gradient_share=share_of(gradient, gradients.values()),
-                cosine_to_primary=cosine_to_primary(label, gradient, gradients, self.plan),
-                doubling=doubling,
-                valid_gradient=valid,
-                ignored_gradient=ignored,
-            )
+            seen.terms[label] = record(
+                label, term, self.progress, contribution, value, gradients, self.plan,
+                doubling=doubling, valid_gradient=valid, ignored_gradient=ignored,
+            )  # fmt: skip
         low = self.logits.detach().clone().requires_grad_()
         again = evaluated(self.plan, lambda: self.head.loss_by_feat(low, self.samples))
         names = [loss_name(label, self.plan.kind) for label, _ in self.plan.terms]

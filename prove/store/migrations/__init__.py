@@ -1,0 +1,1 @@
+"""Alembic migrations of the store: one file per revision, applied by `prove db upgrade`."""

@@ -1,0 +1,1 @@
+"""Revisions, oldest first; the newest must equal `prove.store.tables`, which a test checks."""

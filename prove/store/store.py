@@ -1,0 +1,274 @@
+"""The store: what every command asks for runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from prove.errors import ProveError, unknown
+from prove.spec.event import State
+from prove.spec.job import Job
+from prove.store import schema
+from prove.store.connection import SQLITE, Connection, connect
+from prove.store.ingest import REGISTER, attempts_of, ingest, registration
+from prove.store.reconcile import reconcile
+from prove.store.rows import SELECTED, Attempt, CurvePoint, Problem, ResultRow, RunRow, run_row
+
+PATIENCE_SECONDS = 30.0
+"""How long to wait for another writer before giving up."""
+
+SHORTEST_PREFIX = 4
+"""Fewest characters of a key that name a run."""
+
+_SELECT = f"SELECT {SELECTED} FROM runs"
+_SELECT_WITH_JOB = f"SELECT {SELECTED}, runs.job FROM runs"
+
+
+def database_url(results: Path, url: str | None = None) -> str:
+    """The database of a results folder: the URL given, or ``$PROVE_DB``, or ``prove.db`` in the folder."""
+    return url or os.environ.get("PROVE_DB") or f"{SQLITE}{Path(results) / 'prove.db'}"
+
+
+class Store:
+    """The database of one results folder; a context manager.
+
+    ::
+
+        with Store.open(Path("results")) as store:
+            store.refresh()
+            for run in store.runs():
+                print(run.key, run.state, run.metrics["mIoU"])
+    """
+
+    def __init__(self, connection: Connection, results: Path) -> None:
+        self.connection = connection
+        self.results_folder = results
+
+    @classmethod
+    def open(cls, results: Path, url: str | None = None, *, patience_seconds: float = PATIENCE_SECONDS) -> Store:
+        """Open the database of a results folder, and create it when there is none.
+
+        Args:
+            results: folder that holds ``runs/``.
+            url: SQLAlchemy URL; None for ``$PROVE_DB`` or else ``prove.db`` in the folder.
+            patience_seconds: how long to wait for another writer.
+
+        Raises:
+            ProveError: it can't be written, is locked, is not PROVE's database, or has another version's tables.
+        """
+        connection = connect(database_url(results, url), patience_seconds)
+        try:
+            schema.prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection, Path(results))
+
+    @classmethod
+    def open_existing(cls, results: Path) -> Store:
+        """`open`, for a command that asks for a run: where nothing is, nothing is created.
+
+        Raises:
+            ProveError: there are no runs.
+        """
+        if cls.holds_nothing(results):
+            raise ProveError(
+                f"There are no runs in {results}.",
+                hint="Train one with `prove run`, or name another folder with --results DIR.",
+            )
+        return cls.open(results)
+
+    @staticmethod
+    def holds_nothing(results: Path, url: str | None = None) -> bool:
+        """Whether a results folder has neither a database nor run folders: reading it must not create them."""
+        where = database_url(results, url)
+        has_database = not where.startswith(SQLITE) or Path(where.removeprefix(SQLITE)).exists()
+        return not has_database and not (Path(results) / "runs").exists()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # What is written
+
+    def upsert(self, job: Job, loss_text: str, experiment: str | None = None) -> RunRow:
+        """The run of a job, registered as planned when it is new.
+
+        Args:
+            loss_text: the objective in its short canonical text.
+            experiment: adds the run to this experiment.
+        """
+        self.register([(job, loss_text)], experiment)
+        return self.run(job.key)
+
+    def register(self, jobs: Iterable[tuple[Job, str]], experiment: str | None = None) -> None:
+        """`upsert` for many jobs, in one transaction."""
+        rows = [registration(job, loss_text, time.time()) for job, loss_text in jobs]
+        with self.connection.writing():
+            self.connection.execute_many(REGISTER, rows)
+            if experiment is not None:
+                self.connection.execute_many(
+                    "INSERT INTO experiments (name, run_id) SELECT :name, id FROM runs WHERE key = :key "
+                    "ON CONFLICT (name, run_id) DO NOTHING",
+                    [{"name": experiment, "key": row["key"]} for row in rows],
+                )
+
+    def ingest(self) -> int:
+        """Record what the run folders have reported since the last time; how many events were new."""
+        return ingest(self.connection, self.results_folder)
+
+    def reconcile(self) -> int:
+        """After `ingest`: set runs whose worker died without a word to interrupted; how many those were."""
+        return reconcile(self.connection, self.results_folder)
+
+    def refresh(self) -> None:
+        """`ingest`, then `reconcile`: what every command does before it reads."""
+        self.ingest()
+        self.reconcile()
+
+    # What is read
+
+    def runs(
+        self, experiment: str | None = None, *, states: Iterable[State] | None = None, limit: int | None = None
+    ) -> list[RunRow]:
+        """Runs, the most recently updated first; without their jobs.
+
+        Raises:
+            ProveError: no such experiment.
+        """
+        where, params = self._chosen(experiment)
+        if states is not None:
+            chosen = ", ".join(f"'{State(state)}'" for state in states)
+            where += f" AND state IN ({chosen})"
+        tail = "" if limit is None else f" LIMIT {int(limit)}"
+        rows = self.connection.query(f"{_SELECT} WHERE {where} ORDER BY updated_at DESC, runs.id DESC{tail}", params)
+        return [run_row(row) for row in rows]
+
+    def counts(self, experiment: str | None = None) -> dict[State, int]:
+        """How many runs are in each state; states without any are left out.
+
+        Raises:
+            ProveError: no such experiment.
+        """
+        where, params = self._chosen(experiment)
+        rows = self.connection.query(f"SELECT state, COUNT(*) FROM runs WHERE {where} GROUP BY state", params)
+        found = {State(state): int(count) for state, count in rows}
+        return {state: found[state] for state in State if state in found}
+
+    def run(self, key: str) -> RunRow:
+        """The run of a key, or of the beginning of one.
+
+        Args:
+            key: at least `SHORTEST_PREFIX` characters that one run's key begins with.
+
+        Raises:
+            ProveError: no run, or several; names the candidates.
+        """
+        prefix = key.strip().lower()
+        if len(prefix) < SHORTEST_PREFIX:
+            raise ProveError(
+                f"{key!r} is too short to name a run.",
+                hint=f"Give at least the first {SHORTEST_PREFIX} characters of its key.",
+            )
+        rows = self.connection.query(
+            f"{_SELECT_WITH_JOB} WHERE key >= :low AND key < :high ORDER BY key LIMIT 6",
+            {"low": prefix, "high": prefix + "~"},
+        )
+        found = [run_row(row) for row in rows]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            listed = "\n".join(_described(run) for run in found[:5])
+            more = "\n  ..." if len(found) > 5 else ""
+            raise ProveError(f"{key!r} begins the keys of several runs:\n{listed}{more}", hint="Give more of the key.")
+        recent = self.runs(limit=3)
+        if not recent:
+            raise ProveError(
+                f"There is no run {key!r}: {self.results_folder} has no runs yet.",
+                hint="Train one with `prove run`, or name another folder with --results DIR.",
+            )
+        listed = "\n".join(_described(run) for run in recent)
+        raise ProveError(
+            f"There is no run {key!r} in {self.results_folder}. The latest are:\n{listed}",
+            hint="List all with `prove status`.",
+        )
+
+    def attempts(self, key: str) -> list[Attempt]:
+        """The attempts at a run, first to last."""
+        return attempts_of(self.connection, self._id(key))
+
+    def results(self, key: str) -> list[ResultRow]:
+        """All numbers of a finished run; empty before."""
+        rows = self.connection.query(
+            "SELECT checkpoint, scope, name, metric, value FROM results WHERE run_id = :run_id "
+            "ORDER BY checkpoint DESC, scope DESC, name, metric",
+            {"run_id": self._id(key)},
+        )
+        return [ResultRow(*row) for row in rows]
+
+    def evidence(self, key: str) -> Mapping[str, Any] | None:
+        """What the wiring proof of a run saw; None before it."""
+        rows = self.connection.query("SELECT payload FROM evidence WHERE run_id = :run_id", {"run_id": self._id(key)})
+        return dict(json.loads(rows[0][0])) if rows else None
+
+    def curve(self, key: str, split: str | None = None) -> list[CurvePoint]:
+        """What training and validation of a run reported, by iteration.
+
+        Args:
+            split: ``train`` or ``val`` alone; None for both.
+        """
+        rows = self.connection.query(
+            "SELECT split, iteration, payload FROM curves WHERE run_id = :run_id ORDER BY iteration, split",
+            {"run_id": self._id(key)},
+        )
+        return [
+            CurvePoint(name, iteration, json.loads(payload))
+            for name, iteration, payload in rows
+            if split in (None, name)
+        ]
+
+    def problems(self, key: str | None = None) -> list[Problem]:
+        """What could not be read in the run folders, or in one of them."""
+        where, params = ("1 = 1", {}) if key is None else ("key = :key", {"key": key})
+        rows = self.connection.query(
+            f"SELECT key, position, message, line FROM problems WHERE {where} ORDER BY key, position", params
+        )
+        return [Problem(*row) for row in rows]
+
+    def experiments(self) -> list[str]:
+        """Names of the experiments."""
+        return [name for (name,) in self.connection.query("SELECT DISTINCT name FROM experiments ORDER BY name")]
+
+    def _chosen(self, experiment: str | None) -> tuple[str, dict[str, Any]]:
+        if experiment is None:
+            return "1 = 1", {}
+        names = self.experiments()
+        if experiment not in names:
+            if not names:
+                raise ProveError(
+                    f"Unknown experiment {experiment!r}: {self.results_folder} has none.",
+                    hint="Leave the name out to see all runs.",
+                )
+            raise unknown("experiment", experiment, names)
+        return "runs.id IN (SELECT run_id FROM experiments WHERE name = :experiment)", {"experiment": experiment}
+
+    def _id(self, key: str) -> int:
+        rows = self.connection.query("SELECT id FROM runs WHERE key = :key", {"key": key})
+        return int(rows[0][0]) if rows else self._id(self.run(key).key)
+
+
+def _described(run: RunRow) -> str:
+    return f"  {run.key}  {run.state}  {run.dataset}, {run.model}, {run.loss}, seed {run.seed}"

@@ -1,0 +1,83 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import prove
+from prove.provenance import code_sha256, collect, git_state
+
+IDENTITY = {
+    "GIT_AUTHOR_NAME": "a",
+    "GIT_AUTHOR_EMAIL": "a@b",
+    "GIT_COMMITTER_NAME": "a",
+    "GIT_COMMITTER_EMAIL": "a@b",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_SYSTEM": os.devnull,
+}
+
+
+def git(folder: Path, *arguments: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | IDENTITY
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_what_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    found = collect({"device": "NVIDIA X", "torch_threads": 1})
+    assert json.loads(json.dumps(found)) == found
+    assert found["device"] == "NVIDIA X"
+    assert found["packages"]["torch"] == version("torch")
+    assert found["packages"]["onedl-mmsegmentation"] == version("onedl-mmsegmentation")
+    assert found["prove"] == version("prove-seg")
+    assert found["threads"]["OMP_NUM_THREADS"] == "3"
+    assert found["python"] == sys.version.split()[0]
+    assert found["code_sha256"] == code_sha256(Path(prove.__file__).parent)
+
+
+def test_torch_is_not_imported() -> None:
+    code = (
+        "import sys; from prove.provenance import collect; collect(); assert not {'torch', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_hash_follows_code_and_names_alone(tmp_path: Path) -> None:
+    def write(root: str, files: dict[str, str]) -> str:
+        for name, text in files.items():
+            path = tmp_path / root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return code_sha256(tmp_path / root)
+
+    first = write("one", {"a.py": "x = 1\n", "b/c.py": "y = 2\n"})
+    assert write("two", {"b/c.py": "y = 2\n", "a.py": "x = 1\n", "notes.txt": "z", "b/c.pyc": "z"}) == first
+    assert write("three", {"a.py": "x = 2\n", "b/c.py": "y = 2\n"}) != first
+    assert write("four", {"a.py": "x = 1\n", "b/d.py": "y = 2\n"}) != first
+    assert write("five", {"a.py": "x = 1\ny = 2\n", "b/c.py": ""}) != first
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_the_state_of_a_repository(tmp_path: Path) -> None:
+    assert git_state(tmp_path) is None
+    git(tmp_path, "init", "-q")
+    assert git_state(tmp_path) is None  # nothing committed yet
+    (tmp_path / "a.py").write_text("x = 1\n")
+    git(tmp_path, "add", "a.py")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert git_state(tmp_path) == {"commit": commit, "dirty": False}
+    (tmp_path / "untracked.txt").touch()
+    assert git_state(tmp_path) == {"commit": commit, "dirty": False}
+    (tmp_path / "a.py").write_text("x = 2\n")
+    assert git_state(tmp_path) == {"commit": commit, "dirty": True}
+
+
+def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert collect()["git"] is None
