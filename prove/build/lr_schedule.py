@@ -11,6 +11,9 @@ from prove.errors import ProveError
 if TYPE_CHECKING:
     from mmengine.config import Config
 
+SHORTEST = 2
+"""Iterations that a part needs to get anywhere: a warm-up of one would hold the rate at its start for ever."""
+
 _LENGTHS: dict[str, tuple[str, ...]] = {
     "ConstantLR": (),
     "CosineAnnealingLR": ("T_max",),
@@ -26,7 +29,7 @@ def lr_schedule(base: Config, max_iters: int, lr: float) -> list[dict[str, Any]]
     """The schedulers of a config for a job of ``max_iters`` steps that starts from ``lr``.
 
     At equal progress the learning rate is the config's, times ``lr`` over the config's own: a floor (``eta_min``)
-    scales along. A schedule in epochs becomes one in iterations. A part that would last no iteration is left out.
+    scales along. A schedule in epochs becomes one in iterations. A part shorter than `SHORTEST` is left out.
 
     Raises:
         ProveError: a scheduler that can't be stretched, epochs and iterations mixed, or no length to stretch from.
@@ -53,7 +56,7 @@ def lr_schedule(base: Config, max_iters: int, lr: float) -> list[dict[str, Any]]
             scheduler["eta_min"] *= rate
         scheduler["by_epoch"] = False
         scheduler.pop("convert_to_iter_based", None)
-        if scheduler.get("end", max_iters) > scheduler.get("begin", 0):
+        if scheduler.get("end", max_iters) - scheduler.get("begin", 0) >= SHORTEST:
             schedulers.append(scheduler)
     return schedulers
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from prove.cli.options import JsonOption, console, print_json
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 SCENES = "SynthStreet(height=128, width=256, train=8, val=1)"
 """What an objective is proved on unless a dataset is named."""
@@ -29,6 +26,7 @@ def check(
     from prove.cli.execute import prepare, train
     from prove.cli.progress import Progress
     from prove.cli.request import RunRequest, plan
+    from prove.cli.tables import evidence_table, verdict
     from prove.errors import ProveError
     from prove.rundir import RunDir, read_json
 
@@ -49,58 +47,11 @@ def check(
         print_json(evidence)
     else:
         out = console()
-        out.print(evidence_table(evidence, chosen.job.model.name))
-        for problem in evidence["problems"]:
-            out.print(f"  NOT WIRED  {problem}")
-        out.print(_verdict(evidence))
+        out.print(f"{evidence['objective']} on {chosen.job.model.name}")
+        out.print(evidence_table(evidence))
+        out.print(verdict(evidence))
     if not evidence["ok"]:
         raise typer.Exit(1)
-
-
-def evidence_table(evidence: dict[str, Any], model: str) -> Table:
-    """What the proof saw, a row per head and term."""
-    from rich.table import Table
-
-    table = Table(title=f"{evidence['objective']} on {model}", title_justify="left")
-    for name in ("head", "term"):
-        table.add_column(name)
-    for name in (
-        "value",
-        "reference",
-        "share of loss",
-        "share of gradient",
-        "cosine to primary",
-        "doubling",
-        "on ignored",
-    ):
-        table.add_column(name, justify="right")
-    for head in evidence["heads"]:
-        for term in head["terms"]:
-            table.add_row(
-                head["head"],
-                term["text"],
-                _short(term["value"]),
-                _short(term["reference_value"]),
-                f"{term['loss_share']:.1%}",
-                f"{term['gradient_share']:.1%}",
-                _short(term["cosine_to_primary"]),
-                f"x{term['doubling']:.4g}",
-                _short(term["ignored_gradient"]),
-            )
-    return table
-
-
-def _short(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
-def _verdict(evidence: dict[str, Any]) -> str:
-    batch = evidence["batch"]
-    where = f"{batch['images']} images, {batch['pixels']:,} pixels, {batch['ignored_pixels']:,} ignored"
-    if evidence["ok"]:
-        total, formula = evidence["total"], evidence["formula"]
-        return f"proved: the loss that is minimised is {total:.6g}, the formula gives {formula:.6g} ({where})"
-    return f"NOT proved ({where})"
 
 
 def _ending(run: Any) -> str:

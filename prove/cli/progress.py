@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from prove.cli.tables import percent
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -81,7 +83,7 @@ class Progress:
             self._describe("training")
         elif kind == "validated":
             metrics = event["metrics"]
-            shown = ", ".join(f"{name} {number(metrics[name])}" for name in ("mIoU", "aAcc", "mAcc"))
+            shown = ", ".join(f"{name} {percent(metrics[name])}" for name in ("mIoU", "aAcc", "mAcc"))
             self.note(f"iteration {event['iteration']}: {shown} on {event['images']} images")
 
     def _train(self, event: Mapping[str, Any]) -> None:
@@ -95,7 +97,7 @@ class Progress:
         self._printed = now
         left = (self.max_iters - event["iteration"]) * event["seconds_per_iteration"]
         self.note(
-            f"iteration {event['iteration']}/{self.max_iters}  loss {number(event['loss'])}  {terms}  "
+            f"iteration {event['iteration']}/{self.max_iters}  loss {percent(event['loss'])}  {terms}  "
             f"{clock(left)} left"
         )
 
@@ -112,11 +114,6 @@ def wiring_line(evidence: Mapping[str, Any]) -> str:
         for head in evidence["heads"]
     ]
     return "wiring proved: " + "; ".join(heads)
-
-
-def number(value: float | None) -> str:
-    """Two decimals, or a dash for what is undefined."""
-    return "-" if value is None else f"{value:.2f}"
 
 
 def clock(seconds: float) -> str:

@@ -11,7 +11,6 @@ from prove.cli.options import RESULTS, JsonOption, ResultsOption, console, notes
 
 if TYPE_CHECKING:
     from prove.cli.request import RunRequest
-    from prove.rundir import RunDir
     from prove.store import RunRow, Store
 
 DatasetOption = Annotated[str, typer.Option("--dataset", help="Name (see `prove data list`) or a YAML file.")]
@@ -115,6 +114,7 @@ def carry_out(request: RunRequest, results: Path, *, restart: bool = False, json
     from prove.cli.execute import EXIT_CODES, execute
     from prove.cli.progress import Progress
     from prove.cli.request import plan
+    from prove.cli.show import as_json, gather
     from prove.store import Store
 
     chosen = plan(request)
@@ -123,7 +123,7 @@ def carry_out(request: RunRequest, results: Path, *, restart: bool = False, json
     row = execute(chosen, results, restart=restart, progress=progress)
     with Store.open(results) as store:
         if json_output:
-            print_json(document(row, store, results))
+            print_json(as_json(gather(store, row.key, results)))
         else:
             show_outcome(row, store, results)
     return EXIT_CODES.get(row.state, 1)
@@ -143,42 +143,21 @@ def headline(job: Any) -> str:
     )
 
 
-def document(row: RunRow, store: Store, results: Path) -> dict[str, Any]:
-    """The JSON document of a run: key, state, and the metrics by their names."""
-    numbers: dict[str, Any] = {}
-    for result in store.results(row.key):
-        scope = numbers.setdefault(result.checkpoint, {}).setdefault(result.scope, {})
-        (scope if result.scope == "overall" else scope.setdefault(result.name, {}))[result.metric] = result.value
-    return {
-        **row.to_dict(),
-        "job": row.job.to_dict(),
-        "results": numbers,
-        "evidence": store.evidence(row.key),
-        "folder": str(Path(results) / "runs" / row.key),
-    }
-
-
-def class_order(folder: RunDir) -> tuple[str, ...]:
-    """The classes in the dataset's order, from the counts that the run kept."""
-    import numpy as np
-
-    with np.load(folder.confusion) as arrays:
-        return tuple(str(name) for name in arrays["classes"])
-
-
 def show_outcome(row: RunRow, store: Store, results: Path) -> None:
     """The table of a finished run, or how it ended."""
-    from prove.cli.tables import class_table, overall_table
+    from prove.cli.tables import class_order, class_table, condition_table, overall_table
     from prove.rundir import RunDir
     from prove.spec.event import State
 
     folder = RunDir.of(results, row.key)
     if row.state is State.FINISHED:
-        numbers = store.results(row.key)
-        out = console()
-        out.print(overall_table(row, numbers))
-        out.print(class_table(numbers, class_order(folder)))
-        notes().print(f"One seed is no proof: repeat it with other seeds. Details: prove show {row.key}")
+        numbers, out = store.results(row.key), console()
+        out.print(f"{row.dataset} x {row.model} x {row.strategy} x {row.loss} x seed {row.seed}, in percent")
+        for table in (overall_table(numbers), condition_table(numbers), class_table(numbers, class_order(folder))):
+            if table is not None:
+                out.print("")
+                out.print(table)
+        notes().print(f"\nOne seed is no proof: repeat it with other seeds. Details: prove show {row.key}")
         return
     if row.state is State.FAILED:
         notes().print(

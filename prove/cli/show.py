@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prove.cli.options import RESULTS, JsonOption, ResultsOption, console, print_json
-from prove.cli.state import STYLES, percent
+from prove.cli.state import STYLES
+from prove.cli.tables import (
+    class_order,
+    class_table,
+    condition_table,
+    evidence_table,
+    overall_table,
+    percent,
+    plain_table,
+    verdict,
+)
 from prove.rundir import RunDir, read_json
-from prove.spec.job import METRICS
 from prove.store import Attempt, Problem, ResultRow, RunRow, Store
 
 if TYPE_CHECKING:
@@ -109,10 +118,10 @@ def _print(dossier: Dossier) -> None:
     out.print(_facts(run), "")
     sections: list[tuple[str, Table | None]] = [
         ("Attempts", _attempts(dossier.attempts)),
-        ("Wiring proof", _wiring(dossier.evidence)),
-        ("Results", _overall(dossier.results)),
-        ("By condition, last checkpoint", _by_name(dossier.results, "condition", METRICS)),
-        ("By class, last checkpoint", _by_name(dossier.results, "class", ("IoU", "Acc", "bIoU", "bF1", "support"))),
+        ("Wiring proof", evidence_table(dossier.evidence)),
+        ("Results", overall_table(dossier.results)),
+        ("By condition, last checkpoint", condition_table(dossier.results)),
+        ("By class, last checkpoint", class_table(dossier.results, class_order(dossier.folder))),
         ("Files", _pairs([("folder", dossier.folder.path), *_paths(dossier.folder)])),
         ("Environment", _environment(dossier.environment)),
         ("Could not be read", _problems(dossier.problems)),
@@ -120,20 +129,14 @@ def _print(dossier: Dossier) -> None:
     for title, table in sections:
         if table is not None:
             out.print(title, style="bold")
-            out.print(table, "")
-
-
-def _table(*columns: str, left: int = 1) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for index, name in enumerate(columns):
-        table.add_column(name, justify="left" if index < left else "right", overflow="fold")
-    return table
+            out.print(table)
+            if title == "Wiring proof" and dossier.evidence is not None:
+                out.print(verdict(dossier.evidence))
+            out.print()
 
 
 def _pairs(pairs: Iterable[tuple[str, object]]) -> Table:
-    table = _table("", "", left=2)
+    table = plain_table("", "", left=2)
     table.show_header = False
     for name, value in pairs:
         table.add_row(name, str(value))
@@ -165,7 +168,7 @@ def _facts(run: RunRow) -> Table:
 def _attempts(attempts: Sequence[Attempt]) -> Table | None:
     if not attempts:
         return None
-    table = _table("#", "started (UTC)", "where", "iterations", "ended", left=5)
+    table = plain_table("#", "started (UTC)", "where", "iterations", "ended", left=5)
     for attempt in attempts:
         ended = attempt.ending or "running"
         table.add_row(
@@ -180,54 +183,6 @@ def _attempts(attempts: Sequence[Attempt]) -> Table | None:
     return table
 
 
-def _wiring(evidence: Mapping[str, Any] | None) -> Table | None:
-    if evidence is None:
-        return None
-    table = _table("head", "term", "weight", "value", "of the loss", "of the gradient", "cosine", left=2)
-    for head in evidence["heads"]:
-        for term in head["terms"]:
-            table.add_row(
-                head["head"],
-                term["text"],
-                _number(term["weight"]),
-                _number(term["value"]),
-                _share(term["loss_share"]),
-                _share(term["gradient_share"]),
-                "-" if term["cosine_to_primary"] is None else f"{term['cosine_to_primary']:+.2f}",
-            )
-    verdict = "holds" if evidence["ok"] else "FAILED: " + "; ".join(evidence["problems"])
-    table.caption = f"{evidence['objective']}  {verdict}"
-    table.caption_justify = "left"
-    return table
-
-
-def _overall(results: Sequence[ResultRow]) -> Table | None:
-    values = {(row.checkpoint, row.metric): row.value for row in results if row.scope == "overall"}
-    if not values:
-        return None
-    table = _table("checkpoint", *METRICS)
-    for checkpoint in ("last", "best"):
-        table.add_row(checkpoint, *(percent(values.get((checkpoint, metric))) for metric in METRICS))
-    return table
-
-
-def _by_name(results: Sequence[ResultRow], scope: str, metrics: Sequence[str]) -> Table | None:
-    rows: dict[str, dict[str, float | None]] = {}
-    for row in results:
-        if row.scope == scope and row.checkpoint == "last":
-            rows.setdefault(row.name, {})[row.metric] = row.value
-    if not rows:
-        return None
-    table = _table(scope, *metrics)
-    for name, values in rows.items():
-        table.add_row(name, *(_cell(metric, values.get(metric)) for metric in metrics))
-    return table
-
-
-def _cell(metric: str, value: float | None) -> str:
-    return f"{value:.0f}" if metric == "support" and value is not None else percent(value)
-
-
 def _environment(environment: Mapping[str, Any] | None) -> Table | None:
     if environment is None:
         return None
@@ -237,7 +192,7 @@ def _environment(environment: Mapping[str, Any] | None) -> Table | None:
 def _problems(problems: Sequence[Problem]) -> Table | None:
     if not problems:
         return None
-    table = _table("at byte", "what", "line", left=3)
+    table = plain_table("at byte", "what", "line", left=3)
     for problem in problems:
         table.add_row("-" if problem.position < 0 else str(problem.position), problem.message, problem.line[:60])
     return table
@@ -245,11 +200,3 @@ def _problems(problems: Sequence[Problem]) -> Table | None:
 
 def _moment(seconds: float | None) -> str:
     return "-" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}%"

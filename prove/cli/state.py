@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prove.cli.options import RESULTS, JsonOption, ResultsOption, console, notes, print_json
+from prove.cli.tables import percent
 from prove.spec.event import State
 
 if TYPE_CHECKING:
@@ -97,8 +98,3 @@ def runs_table(runs: list[RunRow]) -> object:
             percent(run.metrics["mIoU"] if run.state is State.FINISHED else run.val_mIoU),
         )
     return table
-
-
-def percent(value: float | None) -> str:
-    """A metric with two decimals; a dash where it is undefined or not there yet."""
-    return "-" if value is None else f"{value:.2f}"

@@ -1,69 +1,132 @@
-"""Tables of one run's numbers."""
+"""Tables of one run, as `prove run`, `prove show` and `prove losses check` print them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from prove.cli.progress import number
-from prove.spec import METRICS
+from prove.spec.job import METRICS
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from prove.store import ResultRow, RunRow
+    from prove.rundir import RunDir
+    from prove.store import ResultRow
 
-CLASS_METRICS = ("IoU", "Acc", "bIoU", "bF1")
+CLASS_METRICS = ("IoU", "Acc", "bIoU", "bF1", "support")
 
 
-def overall_table(row: RunRow, numbers: Iterable[ResultRow]) -> Table:
-    """The metrics of the last and the best checkpoint, overall and by condition, in percent."""
+def plain_table(*columns: str, left: int = 1) -> Table:
+    """A table without lines; the first ``left`` columns are text, the others numbers."""
     from rich.table import Table
 
-    table = Table(title=f"{row.dataset}, {row.model}, {row.loss}, seed {row.seed} (percent)", title_justify="left")
-    table.add_column("checkpoint")
-    table.add_column("condition")
-    for metric in METRICS:
-        table.add_column(metric, justify="right")
-    cells: dict[tuple[str, str], dict[str, float | None]] = {}
-    for result in numbers:
-        if result.scope in ("overall", "condition"):
-            name = "all" if result.scope == "overall" else result.name
-            cells.setdefault((result.checkpoint, name), {})[result.metric] = result.value
-    for (checkpoint, condition), values in sorted(
-        cells.items(), key=lambda item: (item[0][0] != "last", item[0][1] != "all", item[0])
-    ):
-        if checkpoint == "best" and condition != "all":
-            continue
-        label = (
-            f"last (iteration {row.iteration})" if checkpoint == "last" else f"best (iteration {row.best_iteration})"
-        )
-        table.add_row(
-            label if condition == "all" else "", condition, *(number(values.get(metric)) for metric in METRICS)
-        )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for index, name in enumerate(columns):
+        table.add_column(name, justify="left" if index < left else "right", overflow="fold")
     return table
 
 
-def class_table(numbers: Iterable[ResultRow], order: Sequence[str]) -> Table:
-    """The last checkpoint by class: percent, and labelled pixels; a dash where the class has no ground truth.
+def overall_table(results: Sequence[ResultRow]) -> Table | None:
+    """The metrics of the last and of the best checkpoint, in percent; None before there are any."""
+    values = {(row.checkpoint, row.metric): row.value for row in results if row.scope == "overall"}
+    if not values:
+        return None
+    table = plain_table("checkpoint", *METRICS)
+    for checkpoint in ("last", "best"):
+        table.add_row(checkpoint, *(percent(values.get((checkpoint, metric))) for metric in METRICS))
+    return table
+
+
+def condition_table(results: Sequence[ResultRow]) -> Table | None:
+    """The last checkpoint by condition, in percent."""
+    return _by_name(results, "condition", METRICS, ())
+
+
+def class_table(results: Sequence[ResultRow], order: Sequence[str]) -> Table | None:
+    """The last checkpoint by class: percent, and labelled pixels; a dash where a class has no ground truth.
 
     Args:
         order: the classes in the dataset's order.
     """
-    from rich.table import Table
+    return _by_name(results, "class", CLASS_METRICS, order)
 
-    table = Table(title="last checkpoint by class (percent)", title_justify="left")
-    table.add_column("class")
-    for metric in CLASS_METRICS:
-        table.add_column(metric, justify="right")
-    table.add_column("pixels", justify="right")
-    rows: dict[str, dict[str, float | None]] = {}
-    for result in numbers:
-        if result.scope == "class" and result.checkpoint == "last":
-            rows.setdefault(result.name, {})[result.metric] = result.value
-    for name in order:
-        values = rows.get(name, {})
-        table.add_row(
-            name, *(number(values.get(metric)) for metric in CLASS_METRICS), f"{int(values.get('support') or 0):,}"
-        )
+
+def class_order(folder: RunDir) -> tuple[str, ...]:
+    """The classes in the dataset's order, from the counts that a run kept; empty when it kept none."""
+    if not folder.confusion.exists():
+        return ()
+    import numpy as np
+
+    with np.load(folder.confusion) as arrays:
+        return tuple(str(name) for name in arrays["classes"]) if "classes" in arrays.files else ()
+
+
+def evidence_table(evidence: Mapping[str, Any] | None) -> Table | None:
+    """What the wiring proof saw, a row per head and term; None before it."""
+    if evidence is None:
+        return None
+    shares = ("of loss", "of gradient", "cosine")
+    table = plain_table("head", "term", "weight", "value", "reference", *shares, "doubling", "on ignored", left=2)
+    for head in evidence["heads"]:
+        for term in head["terms"]:
+            cosine = term["cosine_to_primary"]
+            table.add_row(
+                head["head"],
+                term["text"],
+                number(term["weight"]),
+                number(term["value"]),
+                number(term["reference_value"]),
+                share(term["loss_share"]),
+                share(term["gradient_share"]),
+                "-" if cosine is None else f"{cosine:+.2f}",
+                f"x{term['doubling']:.4g}",
+                number(term["ignored_gradient"]),
+            )
     return table
+
+
+def verdict(evidence: Mapping[str, Any]) -> str:
+    """Whether the proof holds, in a line; its problems otherwise."""
+    batch = evidence["batch"]
+    where = f"{batch['images']} images, {batch['pixels']:,} pixels, {batch['ignored_pixels']:,} ignored"
+    if evidence["ok"]:
+        total, formula = number(evidence["total"]), number(evidence.get("formula"))
+        return f"proved: the loss that is minimised is {total}, the formula gives {formula} ({where})"
+    return "\n".join([f"NOT proved ({where}):", *(f"  {problem}" for problem in evidence["problems"])])
+
+
+def _by_name(results: Sequence[ResultRow], scope: str, metrics: Sequence[str], order: Sequence[str]) -> Table | None:
+    rows: dict[str, dict[str, float | None]] = {}
+    for row in results:
+        if row.scope == scope and row.checkpoint == "last":
+            rows.setdefault(row.name, {})[row.metric] = row.value
+    if not rows:
+        return None
+    table = plain_table(scope, *("pixels" if metric == "support" else metric for metric in metrics))
+    for name in _ordered(rows, order):
+        table.add_row(name, *(_cell(metric, rows[name].get(metric)) for metric in metrics))
+    return table
+
+
+def _ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    place = {name: index for index, name in enumerate(order)}
+    return sorted(names, key=lambda name: (place.get(name, len(place)), name))
+
+
+def _cell(metric: str, value: float | None) -> str:
+    return f"{value:,.0f}" if metric == "support" and value is not None else percent(value)
+
+
+def percent(value: float | None) -> str:
+    """Two decimals, or a dash for what is undefined."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def number(value: float | None) -> str:
+    """Four digits, or a dash."""
+    return "-" if value is None else f"{value:.4g}"
+
+
+def share(value: float | None) -> str:
+    """A share in [0, 1] as a percentage, or a dash."""
+    return "-" if value is None else f"{100 * value:.1f}%"

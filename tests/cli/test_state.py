@@ -132,7 +132,7 @@ def test_show(home: Path) -> None:
         "+0.87",
         "night",
         "rider",
-        "123456",
+        "123,456",
         str(Path("results") / "runs" / run.key / "config.py"),
         "unknown kind of event 'sang'",
         "box",

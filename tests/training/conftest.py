@@ -8,7 +8,7 @@ import pytest
 from training_runs import Runs
 
 
-@pytest.fixture()
+@pytest.fixture
 def runs(camvid: Path, tmp_path: Path) -> Runs:
     """Makes and trains tiny jobs."""
     return Runs(camvid, tmp_path)

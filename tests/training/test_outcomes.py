@@ -13,6 +13,16 @@ from training_runs import Runs, events
 
 from prove.metrics import summarize_arrays
 
+IMPATIENT: dict[str, Any] = {
+    "early_stop": True,
+    "patience": 2,
+    "min_delta": 5.0,
+    "max_iters": 50,
+    "eval_interval": 1,
+    "lr": 1e-12,
+}
+"""A rate too small to learn anything, and little patience."""
+
 
 def test_the_record_of_a_finished_run(runs: Runs) -> None:
     run = runs.make(aux_loss="dice", max_iters=3, eval_interval=2)
@@ -37,7 +47,7 @@ def test_the_record_of_a_finished_run(runs: Runs) -> None:
 
 def test_early_stopping_stops(runs: Runs) -> None:
     """With a rate too small to learn anything, patience runs out long before the last iteration."""
-    run = runs.make(early_stop=True, patience=2, min_delta=5.0, monitor="val/mIoU", max_iters=50, eval_interval=1, lr=1e-12)
+    run = runs.make(**IMPATIENT, monitor="val/mIoU")
     assert runs.train(run) == 0, run.log.read_text()
     finished = events(run, "finished")[0]
     assert finished["reason"] == "early_stop"
@@ -82,8 +92,7 @@ def test_two_workers_never_train_one_run(runs: Runs) -> None:
 
 def test_a_resumed_early_stop_remembers(runs: Runs) -> None:
     """Its count is in the checkpoint: interrupted after two validations, it stops at the third."""
-    job: dict[str, Any] = {"early_stop": True, "patience": 2, "min_delta": 5.0, "max_iters": 50, "eval_interval": 1, "lr": 1e-12}
-    run = runs.make(**job)
+    run = runs.make(**IMPATIENT)
 
     def before() -> None:
         import os

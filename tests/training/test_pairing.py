@@ -39,7 +39,7 @@ def trace(target: Path) -> Any:
     return before
 
 
-@pytest.fixture()
+@pytest.fixture
 def traces(runs: Runs, tmp_path: Path) -> Any:
     def run(name: str, **changes: Any) -> list[str]:
         folder = runs.make(name, max_iters=4, eval_interval=2, **changes)
