@@ -72,7 +72,16 @@ def entry_of_file(path: Path, config: Config) -> ModelEntry:
     heads = head_configs(config.model)
     for where, head in heads:
         check_head(where, head)
-    crop = config.model.get("data_preprocessor", config.get("data_preprocessor", {})).get("size") or (512, 512)
+    sources = sorted(set(pretrained_sources(config.model)))
+    if len(sources) > 1:
+        raise ProveError(f"{path} takes pretrained weights from {len(sources)} places: {', '.join(sources)}.")
+    preprocessor = config.model.get("data_preprocessor") or config.get("data_preprocessor")
+    if preprocessor is None:
+        raise ProveError(
+            f"{path} has no `data_preprocessor`: images would reach the model as they are.",
+            hint='Give it one of type "SegDataPreProcessor", with the mean and std of the backbone\'s training.',
+        )
+    crop = preprocessor.get("size") or (512, 512)
     return ModelEntry(
         name=path.stem,
         config=str(path),
@@ -81,7 +90,7 @@ def entry_of_file(path: Path, config: Config) -> ModelEntry:
         base_batch=_base_batch(path, config),
         lr_scaling="sqrt" if "adam" in type_name(optimizer).lower() else "linear",
         crop_size=(int(crop[0]), int(crop[1])),
-        weights=next(iter(pretrained_sources(config.model)), None),
+        weights=next(iter(sources), None),
         summary=f"config file {path}",
     )
 
@@ -139,12 +148,17 @@ def walk(node: Any) -> Iterator[MutableMapping[str, Any]]:
             yield from walk(value)
 
 
+def is_pretrained(init: Mapping[str, Any]) -> bool:
+    """Whether an ``init_cfg`` loads weights."""
+    return type_name(init) in ("Pretrained", "PretrainedInit")
+
+
 def pretrained_sources(model: Any) -> list[str]:
     """Where a model's config takes pretrained weights from: URLs, files or hub names."""
     sources = []
     for node in walk(model):
         if isinstance(node.get("pretrained"), str):
             sources.append(node["pretrained"])
-        if node.get("type") == "Pretrained" and node.get("checkpoint"):
+        if is_pretrained(node) and node.get("checkpoint"):
             sources.append(str(node["checkpoint"]))
     return sources

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from prove.build.configs import head_configs, walk
+from prove.build.configs import head_configs, is_pretrained, walk
 from prove.build.objective import CRITERION, HeadPlan, term_configs
-from prove.errors import ProveError
+from prove.build.supported import type_name
 
 
 def patch_model(
@@ -32,7 +32,7 @@ def patch_model(
     model: dict[str, Any] = copy.deepcopy(dict(config))
     if replace_sync_bn:
         for node in walk(model):
-            if node.get("type") == "SyncBN":
+            if type_name(node) in ("SyncBN", "SyncBatchNorm"):
                 node["type"] = "BN"
     _set_pretrained(model, weights)
     preprocessor = model.get("data_preprocessor")
@@ -42,7 +42,8 @@ def patch_model(
         preprocessor["seg_pad_val"] = 255
     test = model.get("test_cfg") or {}
     if test.get("mode") == "slide":
-        stride = tuple(max(1, side * 3 // 4) for side in crop_size)
+        shares = [step / side for step, side in zip(test["stride"], test["crop_size"], strict=True)]
+        stride = tuple(max(1, round(side * share)) for side, share in zip(crop_size, shares, strict=True))
         model["test_cfg"] = {**test, "crop_size": crop_size, "stride": stride}
     by_path = dict(head_configs(model))
     for plan in heads:
@@ -52,6 +53,8 @@ def patch_model(
         terms = term_configs(plan, class_weight)
         if plan.kind == "per_pixel":
             head["loss_decode"] = terms
+            for binary in ("out_channels", "threshold"):  # for one sigmoid map; left out, they follow num_classes
+                head.pop(binary, None)
             continue
         head["type"] = "SemanticMask2FormerHead"
         head["semantic_terms"] = terms
@@ -61,6 +64,7 @@ def patch_model(
 
 def _set_classes(head: Any, num_classes: int) -> None:
     old = head.get("num_classes")
+    head["num_classes"] = num_classes
     for node in walk(head):
         if "num_classes" in node:
             node["num_classes"] = num_classes
@@ -70,11 +74,19 @@ def _set_classes(head: Any, num_classes: int) -> None:
 
 
 def _set_pretrained(model: Any, weights: str | None) -> None:
-    """Point the backbone's weights at a local file, or take them out."""
+    """Where the config names pretrained weights: point it at a local file, or take them out."""
+    if isinstance(model.get("pretrained"), str):  # the old way to write what follows
+        model["backbone"]["init_cfg"] = {"type": "Pretrained", "checkpoint": model["pretrained"]}
+        model["pretrained"] = None
     for node in walk(model):
-        if "pretrained" in node:
-            node["pretrained"] = None
-        if isinstance(node.get("init_cfg"), dict) and node["init_cfg"].get("type") == "Pretrained":
-            node["init_cfg"] = None
-    if weights is not None:
-        model["backbone"]["init_cfg"] = {"type": "Pretrained", "checkpoint": weights}
+        if isinstance(node.get("pretrained"), str | bool):
+            node["pretrained"] = weights if isinstance(node["pretrained"], str) else None
+        own = node.get("init_cfg")
+        listed = own if isinstance(own, list | tuple) else [own] if own else []
+        if not any(is_pretrained(each) for each in listed):
+            continue
+        if weights is not None:
+            kept = [{**each, "checkpoint": weights} if is_pretrained(each) else each for each in listed]
+        else:
+            kept = [each for each in listed if not is_pretrained(each)]
+        node["init_cfg"] = kept if len(kept) > 1 else next(iter(kept), None)

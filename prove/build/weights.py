@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import json
 import re
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-from prove.errors import ProveError
+from prove.errors import ProveError, unknown
 from prove.rundir import write_atomically
 
 TIMEOUT_SECONDS = 20
@@ -18,19 +20,20 @@ def fetch(source: str, cache: Path) -> Path:
     """The local file of pretrained weights.
 
     Args:
-        source: a file on this machine, or an http(s) URL. MMSegmentation's file names end in the first 8 digits of the
-            file's SHA-256, which is checked.
+        source: a file on this machine, an http(s) URL, or a name in OpenMMLab's hub (``open-mmlab://resnet50_v1c``).
+            MMSegmentation's file names end in the first 8 digits of the file's SHA-256, which is checked.
         cache: folder for downloaded weights; a file that is there already is used as it is.
 
     Raises:
         ProveError: no such file, it can't be downloaded, or what was downloaded is not what the name promises.
     """
-    if not source.startswith(("http://", "https://")):
-        path = Path(source).expanduser()
-        if path.is_file():
-            return path
-        raise ProveError(f"There are no pretrained weights at {source}.", hint=_ways_out(cache, path.name))
+    source = hub_url(source)
     target = cache / source.rsplit("/", 1)[-1]
+    if not source.startswith(("http://", "https://")):
+        for path in (Path(source).expanduser(), target):
+            if path.is_file():
+                return path
+        raise ProveError(f"There are no pretrained weights at {source}.", hint=_ways_out(cache, target.name))
     if target.is_file():
         return target
     try:
@@ -49,6 +52,24 @@ def fetch(source: str, cache: Path) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     write_atomically(target, lambda file: file.write(content))
     return target
+
+
+def hub_url(source: str) -> str:
+    """The URL behind a name in OpenMMLab's hub, from the table that MMEngine ships; anything else as it is.
+
+    Raises:
+        ProveError: the hub has no such name.
+    """
+    scheme, found, name = source.partition("://")
+    if not found or scheme not in ("open-mmlab", "openmmlab"):
+        return source
+    spec = importlib.util.find_spec("mmengine")
+    if spec is None or not spec.submodule_search_locations:
+        raise ProveError("MMEngine is not installed.", hint="Install PROVE again: `uv sync`.")
+    table = json.loads((Path(spec.submodule_search_locations[0]) / "hub" / "openmmlab.json").read_text())
+    if name not in table:
+        raise unknown("name in OpenMMLab's hub", name, table)
+    return str(table[name])
 
 
 def _ways_out(cache: Path, name: str) -> str:

@@ -28,7 +28,6 @@ class ModelEntry:
             for Adam and its kin (Malladi 2022, arXiv:2205.10287).
         weights: URL of the pretrained backbone; None when there is none.
         min_batch: smallest batch that its batch norms can train with.
-        divisor: height and width of a crop must divide by it.
         edits: what is changed in the config's ``model``.
         summary: one line for a list.
     """
@@ -43,7 +42,6 @@ class ModelEntry:
     crop_size: tuple[int, int] = (512, 512)
     weights: str | None = None
     min_batch: int = 1
-    divisor: int = 1
     edits: Mapping[str, Any] = field(default_factory=dict)
 
     def lr(self, batch_size: int) -> float:
@@ -112,7 +110,6 @@ MODELS = Registry(
             weights=(
                 f"{_WEIGHTS}/mmsegmentation/v0.5/pretrain/swin/swin_base_patch4_window12_384_22k_20220317-e5c09f74.pth"
             ),
-            divisor=32,
             summary="Mask2Former on Swin-B; its set criterion is the primary loss",
         ),
         ModelEntry(

@@ -32,6 +32,20 @@ def load_stack() -> None:
         register_all_modules(init_default_scope=True)
 
 
+KNOWN_WARNINGS = (
+    r"torch\.meshgrid: in an upcoming release",
+    r"Default ``avg_non_ignore`` is False",
+    r"DeprecationWarning: pretrained is (a )?deprecated",
+)
+"""What the stack warns of in every run, and no user of PROVE can change."""
+
+
+def quiet_known_warnings() -> None:
+    """Keeps `KNOWN_WARNINGS`, and nothing else, out of this process's output."""
+    for message in KNOWN_WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+
+
 def set_threads(count: int) -> None:
     """Lets torch and OpenCV use ``count`` threads each; two libraries with a thread per core slow each other down."""
     torch.set_num_threads(count)

@@ -29,7 +29,7 @@ from prove.training.guard import Diverged
 from prove.training.recorder import Recorder
 from prove.training.runner import ProveRunner, load_checkpoint
 from prove.training.session import Interrupted, ProofHolds, Session
-from prove.training.stack import set_threads
+from prove.training.stack import quiet_known_warnings, set_threads
 
 
 def attempt(run: RunDir, recorder: Recorder) -> int:
@@ -45,6 +45,7 @@ def attempt(run: RunDir, recorder: Recorder) -> int:
         job = Job.from_dict(read_json(run.job))
         launch = read_json(run.launch)
         placement = Placement(**launch["placement"])
+        quiet_known_warnings()
         set_threads(placement.threads)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True

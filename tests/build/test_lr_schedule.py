@@ -1,4 +1,4 @@
-"""A stretched schedule gives, at equal progress, the learning rate of the config's own, as MMEngine's schedulers run it."""
+"""A stretched schedule gives at equal progress what the config's own gives, as MMEngine's schedulers run both."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ COSINE = [{"type": "CosineAnnealingLR", "T_max": STEPS, "eta_min": 0.001, "end":
 
 
 def base(param_scheduler: Any, lr: float = 0.01, **more: Any) -> Config:
-    return Config({"optim_wrapper": {"optimizer": {"type": "SGD", "lr": lr}}, "param_scheduler": param_scheduler, **more})
+    return Config(
+        {"optim_wrapper": {"optimizer": {"type": "SGD", "lr": lr}}, "param_scheduler": param_scheduler, **more}
+    )
 
 
 def curve(param_scheduler: list[dict[str, Any]], lr: float, steps: int) -> list[float]:

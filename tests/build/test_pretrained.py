@@ -1,0 +1,122 @@
+"""Pretrained backbones: found where they lie, refused with a way out, and really loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.runner.checkpoint import get_external_models
+
+from prove.build.configs import load, pretrained_sources, shipped
+from prove.build.model import patch_model
+from prove.build.objective import plan_heads
+from prove.build.weights import fetch, hub_url
+from prove.catalog.losses import resolve
+from prove.errors import ProveError
+from prove.spec import parse
+
+NESTED = "bisenetv1/bisenetv1_r18-d32-in1k-pre_4xb4-160k_cityscapes-1024x1024.py"
+PLAIN = "deeplabv3plus/deeplabv3plus_r18-d8_4xb2-80k_cityscapes-512x1024.py"
+INIT = "segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024.py"
+
+
+def patched(config: Config, weights: str | None) -> dict[str, Any]:
+    model = {**config.model.to_dict(), "data_preprocessor": {"type": "SegDataPreProcessor"}}
+    heads = plan_heads(model, resolve(parse("ce")))
+    return patch_model(model, heads=heads, num_classes=11, crop_size=(64, 64), class_weight=None, weights=weights)
+
+
+@pytest.mark.parametrize("name", ["resnet50_v1c", "resnet18_v1c", "msra/hrnetv2_w48"])
+def test_hub_names_are_mmengines(name: str) -> None:
+    assert hub_url(f"open-mmlab://{name}") == get_external_models()[name]
+
+
+def test_an_unknown_hub_name_names_the_nearest() -> None:
+    with pytest.raises(ProveError, match="resnet50_v1c"):
+        hub_url("open-mmlab://resnet50_v1d_")
+
+
+def test_a_file_in_the_cache_is_used(tmp_path: Path) -> None:
+    cache = tmp_path / "weights"
+    cache.mkdir()
+    url = get_external_models()["resnet18_v1c"]
+    (cache / url.rsplit("/", 1)[-1]).write_bytes(b"weights")
+    (cache / "vit.pth").write_bytes(b"weights")
+    assert fetch("open-mmlab://resnet18_v1c", cache) == cache / "resnet18_v1c-b5776b93.pth"
+    assert fetch("pretrain/vit.pth", cache) == cache / "vit.pth"
+
+
+def test_missing_weights_say_where_to_put_them(tmp_path: Path) -> None:
+    with pytest.raises(ProveError) as caught:
+        fetch("pretrain/vit_large.pth", tmp_path / "weights")
+    assert str(tmp_path / "weights" / "vit_large.pth") in caught.value.hint
+    assert "--no-pretrained" in caught.value.hint
+
+
+def test_a_download_is_checked_against_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = b"what the server sent"
+    digest = hashlib.sha256(content).hexdigest()[:8]
+
+    class Answer:
+        def __enter__(self) -> Answer:
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+
+        def read(self) -> bytes:
+            return content
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **options: Answer())
+    good = fetch(f"https://weights.example/net-{digest}.pth", tmp_path)
+    assert good.read_bytes() == content
+    with pytest.raises(ProveError, match="not the file that its name promises"):
+        fetch("https://weights.example/net-00000000.pth", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [good.name]
+
+
+def test_no_way_to_the_network_is_a_clear_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: Any, **options: Any) -> Any:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    with pytest.raises(ProveError, match=r"can't be downloaded .*Network is unreachable") as caught:
+        fetch("https://weights.example/net-00000000.pth", tmp_path)
+    assert "--no-pretrained" in caught.value.hint
+
+
+@pytest.mark.parametrize("config", [PLAIN, NESTED, INIT])
+def test_weights_replace_exactly_what_the_config_names(config: str) -> None:
+    read = load(shipped(config))
+    assert len(pretrained_sources(read.model)) == 1
+    assert pretrained_sources(patched(read, "/some/where.pth")) == ["/some/where.pth"]
+    assert pretrained_sources(patched(read, None)) == []
+    assert len(pretrained_sources(read.model)) == 1
+
+
+@pytest.mark.parametrize("config", [PLAIN, NESTED, INIT])
+def test_the_built_model_starts_from_the_weights(config: str, tmp_path: Path) -> None:
+    """Also where the backbone that they belong to sits inside another module."""
+    from prove.training import registered  # noqa: F401, I001 - brings up the stack
+    from mmseg.registry import MODELS
+
+    file = str(tmp_path / "backbone.pth")
+    read = load(shipped(config))
+
+    def backbone(weights: str | None) -> Any:
+        torch.manual_seed(0)
+        model = MODELS.build(ConfigDict(patched(read, weights)))
+        model.init_weights()
+        return model.backbone.context_path.backbone if config == NESTED else model.backbone
+
+    wanted = {
+        name: torch.full_like(value, 0.25) if value.is_floating_point() else value
+        for name, value in backbone(None).state_dict().items()
+    }
+    torch.save(wanted, file)
+    found = backbone(file).state_dict()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(value, wanted[name]) for name, value in found.items())
