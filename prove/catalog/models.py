@@ -10,6 +10,10 @@ from prove.catalog.registry import Registry
 
 _WEIGHTS = "https://mmassets.onedl.ai"
 
+WHOLE_IMAGE: Mapping[str, Any] = {"test_cfg": {"mode": "whole"}}
+"""SegFormer's Cityscapes configs slide a window over the image, its ADE20K configs do not; its position encoding is
+convolutional and takes any size (Xie 2021, arXiv:2105.15203, section 3.1). One protocol for all named models."""
+
 Kind = Literal["per_pixel", "mask_classification"]
 
 
@@ -80,6 +84,7 @@ MODELS = Registry(
             base_batch=8,
             lr_scaling="sqrt",
             weights=f"{_WEIGHTS}/mmsegmentation/v0.5/pretrain/segformer/mit_b3_20220624-13b1141c.pth",
+            edits=WHOLE_IMAGE,
             summary="SegFormer-B3",
         ),
         ModelEntry(
@@ -119,6 +124,7 @@ MODELS = Registry(
             base_batch=8,
             lr_scaling="sqrt",
             weights=f"{_WEIGHTS}/mmsegmentation/v0.5/pretrain/segformer/mit_b0_20220624-7e0fe6dd.pth",
+            edits=WHOLE_IMAGE,
             summary="SegFormer-B0, trains on a laptop",
         ),
         ModelEntry(

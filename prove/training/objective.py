@@ -34,9 +34,7 @@ class ProveTerm(nn.Module):
     ) -> None:
         super().__init__()
         if not loss_name.startswith("loss"):
-            raise ValueError(
-                f"{loss_name!r} would never reach backward: MMSegmentation adds up names with 'loss'"
-            )
+            raise ValueError(f"{loss_name!r} would never reach backward: MMSegmentation adds up names with 'loss'")
         self.spec = resolve(parse(term)).primary
         self.loss_name = loss_name
         self.ignore_index = ignore_index

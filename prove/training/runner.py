@@ -15,6 +15,7 @@ from torch import Tensor
 from prove.errors import ProveError
 from prove.rundir import write_atomically
 from prove.training.objective import set_progress
+from prove.training.pretrained import check_arrived
 from prove.training.seeding import seed_torch
 
 
@@ -34,6 +35,8 @@ class ProveRunner(Runner):  # type: ignore[misc]
 
     watcher: Watcher | None = None
     resume_state: Mapping[str, Any] | None = None
+    weights: Path | None = None
+    """File of the pretrained backbone, checked to have arrived in the model."""
 
     @property
     def seed_value(self) -> int:
@@ -46,6 +49,8 @@ class ProveRunner(Runner):  # type: ignore[misc]
     def _init_model_weights(self) -> None:
         seed_torch("weights", self.seed_value)
         super()._init_model_weights()
+        if self.weights is not None and self.resume_state is None:
+            check_arrived(self.model, self.weights)
 
     def load_or_resume(self) -> None:
         if self.resume_state is None:

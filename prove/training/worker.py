@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import shutil
 import socket
@@ -70,6 +71,7 @@ def attempt(run: RunDir, recorder: Recorder) -> int:
         session.listen()
         runner = make_runner(built, Path(scratch))
         runner.watcher, runner.resume_state = session, state
+        runner.weights = Path(placement.weights) if placement.weights else None
         runner.train()
         session.finish(runner)
         return 0
@@ -127,10 +129,15 @@ def environment(dataset: Dataset, placement: Placement) -> dict[str, Any]:
             "torch_cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
             "placement": dataclasses.asdict(placement),
+            "weights_sha256": _sha256(placement.weights),
             "data_root": str(dataset.root),
             "data_fingerprint": {"train": fingerprint(dataset.train), "val": fingerprint(dataset.val)},
         }
     )
+
+
+def _sha256(path: str | None) -> str | None:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else None
 
 
 def device_name() -> str:

@@ -88,11 +88,18 @@ def test_classes_norms_and_sizes(name: str, planned: Any) -> None:
         assert [terms_of(head) for head in heads] == [["ce"], ["0.4*ce"]][: len(heads)]
 
 
-def test_slide_inference_follows_the_crop(planned: Any) -> None:
+def test_slide_inference_of_a_config_file_follows_the_crop(planned: Any) -> None:
     """SegFormer's config slides windows of 1024 in steps of 768."""
-    test = built(planned(model="segformer_mit-b0")).config.model.test_cfg
+    path = shipped(MODELS.get("segformer_mit-b0").config)
+    chosen = planned(model=str(path))
+    test = build_config(chosen.job, chosen.dataset, chosen.placement, model_file=path).config.model.test_cfg
     assert (test.mode, test.crop_size, test.stride) == ("slide", (64, 96), (48, 72))
-    assert built(planned(model="pspnet_r50")).config.model.test_cfg == {"mode": "whole"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_named_models_see_the_whole_image(name: str, planned: Any) -> None:
+    """One protocol of evaluation for all of them."""
+    assert built(planned(model=name)).config.model.test_cfg.mode == "whole"
 
 
 @pytest.mark.parametrize(("name", "rate"), [("deeplabv3plus_r50", 0.01 * 2), ("segformer_mit-b3", 0.00006 * 2**0.5)])
