@@ -27,7 +27,7 @@ class RunDir:
         config.py       the complete MMSegmentation config that was trained
         evidence.json   what the wiring proof saw
         events.jsonl    what the worker reports, append only
-        log.txt         the worker's log
+        log.txt         the worker's log: plain lines of what happens
         env.json        git state, package versions, device, data fingerprint
         checkpoints/    iter_<n>.pth, the newest two, and best.pth
         confusion.npz   per-image counts of the last iteration; confusion_best.npz of the best

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from prove.cli.tables import percent
+from prove.spec.narrate import line, terms
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -74,50 +74,20 @@ class Progress:
         kind = event["kind"]
         if kind == "train":
             self._train(event)
-        elif kind == "started":
-            resumed = f", continuing from iteration {event['resumed_from']}" if event["resumed_from"] else ""
-            self.note(f"attempt {event['attempt']} on {event['device']}{resumed}")
-            self._describe("checking data, building the model")
-        elif kind == "wired":
-            self.note(wiring_line(event["evidence"]))
-            self._describe("training")
-        elif kind == "validated":
-            metrics = event["metrics"]
-            shown = ", ".join(f"{name} {percent(metrics[name])}" for name in ("mIoU", "aAcc", "mAcc"))
-            self.note(f"iteration {event['iteration']}: {shown} on {event['images']} images")
+        elif kind in ("started", "wired", "validated"):
+            self.note(line(event, self.max_iters))
+            self._describe("building the model" if kind == "started" else "training")
 
     def _train(self, event: Mapping[str, Any]) -> None:
-        terms = "  ".join(f"{name} {value:.3f}" for name, value in event["terms"].items() if value is not None)
         if self._bar is not None:
-            self._bar.update(self._task, completed=event["iteration"], terms=terms)
+            self._bar.update(self._task, completed=event["iteration"], terms=terms(event))
             return
         now = time.monotonic()
         if now - self._printed < LINE_SECONDS and event["iteration"] < self.max_iters:
             return
         self._printed = now
-        left = (self.max_iters - event["iteration"]) * event["seconds_per_iteration"]
-        self.note(
-            f"iteration {event['iteration']}/{self.max_iters}  loss {percent(event['loss'])}  {terms}  "
-            f"{clock(left)} left"
-        )
+        self.note(line(event, self.max_iters))
 
     def _describe(self, text: str) -> None:
         if self._bar is not None:
             self._bar.update(self._task, description=text)
-
-
-def wiring_line(evidence: Mapping[str, Any]) -> str:
-    """The wiring proof in a line: every head, every term, its share of the loss."""
-    heads = [
-        f"{head['head']}: "
-        + " + ".join(f"{term['text']} ({term['loss_share']:.0%} of the loss)" for term in head["terms"])
-        for head in evidence["heads"]
-    ]
-    return "wiring proved: " + "; ".join(heads)
-
-
-def clock(seconds: float) -> str:
-    """``1:02:03`` or ``2:03``."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

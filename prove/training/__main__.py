@@ -79,6 +79,7 @@ def _log_to(run: RunDir) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    sys.stdout = sys.stderr = open(1, "w", buffering=1, encoding="utf-8", closefd=False)  # noqa: SIM115 - till the end
 
 
 if __name__ == "__main__":

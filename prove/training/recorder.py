@@ -10,22 +10,31 @@ from typing import Any
 
 from prove.rundir import RunDir
 from prove.spec.event import encode
+from prove.spec.narrate import line
 
 _MILESTONES = {"checkpoint", "finished", "failed", "interrupted"}
 
 
 class Recorder:
-    """Appends the events of one attempt: handed to the system when `emit` returns, milestones on the disk."""
+    """Appends the events of one attempt: handed to the system when `emit` returns, milestones on the disk.
+
+    What happens is said in plain lines on stdout too, which is the run's log.
+    """
 
     def __init__(self, run: RunDir) -> None:
         self.attempt = 1 + _attempts(run)
+        self._max_iters = 0
         self._file = open(run.events, "ab")  # noqa: SIM115 - closed by __exit__
         if self._file.tell() and _last_byte(run) != b"\n":
             self._file.write(b"\n")  # the previous worker was killed inside a line
 
     def emit(self, kind: str, **fields: Any) -> None:
-        self._file.write(encode({"kind": kind, "time": time.time(), "attempt": self.attempt, **fields}))
+        event = {"kind": kind, "time": time.time(), "attempt": self.attempt, **fields}
+        self._file.write(encode(event))
         self._file.flush()
+        self._max_iters = fields.get("max_iters", self._max_iters)
+        if said := line(event, self._max_iters):
+            print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {said}", flush=True)
         if kind in _MILESTONES:
             os.fsync(self._file.fileno())
 

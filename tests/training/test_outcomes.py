@@ -42,6 +42,10 @@ def test_the_record_of_a_finished_run(runs: Runs) -> None:
     environment = json.loads(run.env.read_text())
     assert environment["data_fingerprint"]["train"] != environment["data_fingerprint"]["val"]
     assert environment["torch_threads"] == 1
+    log = run.log.read_text()
+    assert "wiring proved" in log
+    assert "iteration 3/3  loss" in log
+    assert "aux.loss_dice" in log
     assert all(term["decode.loss_dice"] > 0 for term in (event["terms"] for event in events(run, "train")))
 
 
