@@ -24,7 +24,8 @@ def test_undefined_metrics_are_dashes() -> None:
 
 
 def test_endings() -> None:
-    assert line({"kind": "finished", "iteration": 5, "reason": "early_stop"}, 9) == "finished at iteration 5 (early_stop)"
+    finished = {"kind": "finished", "iteration": 5, "reason": "early_stop"}
+    assert line(finished, 9) == "finished at iteration 5 (early_stop)"
     failed = {"kind": "failed", "failure": "diverged", "iteration": 4, "message": "loss_ce not finite"}
     assert line(failed, 9) == "failed (diverged) at iteration 4: loss_ce not finite"
     assert line({"kind": "checkpoint", "iteration": 4, "file": "x"}, 9) == ""
