@@ -16,6 +16,9 @@ from prove.spec import LossExpr, LossTerm, WeightSchedule, parse
 CRITERION = "m2f"
 """Name of the term that stands for a mask-classification model's own set criterion."""
 
+CRITERION_PARTS = ("loss_cls", "loss_mask", "loss_dice")
+"""The parts of that criterion, by the names of its modules and of its losses in every decoder layer."""
+
 
 def for_model(expr: LossExpr, kind: Kind, model: str) -> LossExpr:
     """The objective that a model of this kind minimises when this expression is asked for.
@@ -55,6 +58,7 @@ class HeadPlan:
         kind: per-pixel or mask classification.
         terms: the terms with the weights they have in this head, in the expression's order, with their labels.
         replaced: the type of the config's own loss, which the objective replaces; empty where it stays.
+        parts: weights of a set criterion's parts, as the config sets them: ``(("loss_cls", 2.0), ...)``.
     """
 
     path: str
@@ -62,6 +66,7 @@ class HeadPlan:
     kind: Kind
     terms: tuple[tuple[str, LossTerm], ...]
     replaced: str
+    parts: tuple[tuple[str, float], ...] = ()
 
     def key(self, label: str) -> str:
         """The name under which a term's loss enters the sum."""
@@ -97,7 +102,11 @@ def plan_heads(model: Mapping[str, Any], expr: LossExpr) -> tuple[HeadPlan, ...]
                 term = replace(term, weight=scaled(term.weight, head_weight))
             terms.append((label, term))
         replaced = "+".join(str(each["type"]) for each in (own if isinstance(own, list | tuple) else [own]))
-        plans.append(HeadPlan(path, prefix, kind, tuple(terms), replaced if kind == "per_pixel" else ""))
+        if kind == "per_pixel":
+            plans.append(HeadPlan(path, prefix, kind, tuple(terms), replaced))
+        else:
+            parts = tuple((part, float(head[part].get("loss_weight", 1.0))) for part in CRITERION_PARTS)
+            plans.append(HeadPlan(path, prefix, kind, tuple(terms), "", parts))
     return tuple(plans)
 
 

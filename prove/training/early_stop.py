@@ -32,14 +32,17 @@ class BestSoFar:
     waited: int = 0
     stopped: bool = False
 
-    def update(self, value: float, iteration: int, rule: EarlyStop | None) -> bool:
+    def update(self, metric: str, value: float | None, iteration: int, rule: EarlyStop | None) -> bool:
         """Take in one validation; returns whether it is the best so far.
 
         Raises:
-            NotFinite: the value is NaN or infinite: a comparison with it would never stop, or never improve.
+            NotFinite: there is no finite value: a comparison with it would never stop, or never improve.
         """
-        if not math.isfinite(value):
-            raise NotFinite(f"the watched metric is {value} at iteration {iteration}")
+        if value is None or not math.isfinite(value):
+            raise NotFinite(
+                f"{metric} is undefined at iteration {iteration}: the validation images have no labelled "
+                f"{'boundary' if metric in ('bIoU', 'bF1') else 'pixel'}"
+            )
         if rule is not None:
             if self.reference is None or value >= self.reference + rule.min_delta:
                 self.reference, self.waited = value, 0

@@ -69,8 +69,8 @@ class Evidence:
     """The outcome of the wiring proof; it holds when there are no problems."""
 
     objective: str
-    total: float
-    formula: float
+    total: float | None
+    formula: float | None
     heads: tuple[HeadEvidence, ...]
     batch: BatchEvidence
     problems: tuple[str, ...]

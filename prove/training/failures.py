@@ -9,7 +9,7 @@ from prove.spec.event import FailureKind
 from prove.training.dataset import BadData
 from prove.training.guard import Diverged, WiringError
 
-_MEMORY = ("out of memory", "can't allocate memory", "DefaultCPUAllocator")
+_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "DefaultCPUAllocator")
 
 
 def kind_of(error: BaseException) -> FailureKind:

@@ -50,8 +50,11 @@ class SemanticMask2FormerHead(Mask2FormerHead):  # type: ignore[misc]
     def criterion(
         self, cls_scores: Sequence[Tensor], mask_preds: Sequence[Tensor], instances: Sequence[Any], metas: Sequence[Any]
     ) -> dict[str, Tensor]:
-        """The weighted set criterion over all layers."""
-        losses = self.loss_by_feat(cls_scores, mask_preds, instances, metas)
+        """The weighted set criterion over all layers, in float32: half precision overflows in the matching costs."""
+        with torch.autocast(cls_scores[0].device.type, enabled=False):
+            losses = self.loss_by_feat(
+                [scores.float() for scores in cls_scores], [masks.float() for masks in mask_preds], instances, metas
+            )
         return {name: value * self.loss_weight for name, value in losses.items()}
 
     def semantic_losses(self, cls_score: Tensor, mask_pred: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +14,42 @@ from prove.errors import ProveError
 
 LEAST = 0.5
 """Share of a file's numbers that must be found in the model. A classification head is not (8% of a ResNet-50, 20% of
-a Swin-B on ImageNet-22k), nor are tables that are resampled; a file for another backbone brings next to nothing."""
+a Swin-B on ImageNet-22k), nor are tables that are resampled; a file for another backbone brings next to nothing.
+It is also the share of the backbone's parameters that the file must hold: a small file can be part of a big model."""
 
 
 def check_arrived(model: nn.Module, weights: Path) -> None:
-    """Look for the file's tensors in the model, by value: names may have been converted on the way.
+    """Look for the file's tensors in the model and for the backbone's parameters in the file.
+
+    Both by value: names may have been converted on the way.
 
     Raises:
-        ProveError: less than `LEAST` of them is there, so that the run would train from (mostly) random weights.
+        ProveError: less than `LEAST` of either is there, so that the run would train from (mostly) random weights.
     """
-    present = {_digest(value) for value in model.state_dict().values() if value.numel() > 1}
-    total = arrived = 0
-    for value in tensors(torch.load(weights, map_location="cpu", weights_only=True)):
-        if value.numel() > 1:
-            total += value.numel()
-            arrived += value.numel() * (_digest(value) in present)
-    if not total or arrived / total < LEAST:
-        share = 100 * arrived / total if total else 0.0
+    held = list(tensors(torch.load(weights, map_location="cpu", weights_only=True)))
+    arrived = share_found(held, model.state_dict().values())
+    backbone = getattr(model, "backbone", None)
+    filled = share_found(backbone.parameters(), held) if isinstance(backbone, nn.Module) else 1.0
+    if min(arrived, filled) < LEAST:
         raise ProveError(
-            f"Only {share:.0f}% of the pretrained weights in {weights} arrived in the model: "
-            "they are for another backbone.",
+            f"Only {100 * arrived:.0f}% of the pretrained weights in {weights} arrived in the model: "
+            "they are for another backbone."
+            if arrived < LEAST
+            else f"The pretrained weights in {weights} arrived in the model, but they fill only {100 * filled:.0f}% of "
+            "its backbone: they are for a smaller one.",
             hint="Use the file that the model's config names, or --no-pretrained (for all arms alike).",
         )
+
+
+def share_found(wanted: Iterable[Tensor], among: Iterable[Tensor]) -> float:
+    """Share of the numbers in ``wanted``, in [0, 1], whose tensors are also ``among`` others; scalars don't count."""
+    present = {_digest(value) for value in among if value.numel() > 1}
+    total = found = 0
+    for value in wanted:
+        if value.numel() > 1:
+            total += value.numel()
+            found += value.numel() * (_digest(value) in present)
+    return found / total if total else 0.0
 
 
 def tensors(state: Any) -> Iterator[Tensor]:

@@ -19,10 +19,16 @@ class Recorder:
     """Appends the events of one attempt: handed to the system when `emit` returns, milestones on the disk.
 
     What happens is said in plain lines on stdout too, which is the run's log.
+
+    Attributes:
+        attempt: number of this attempt, from 1.
+        validated: iterations whose validation earlier attempts have reported.
     """
 
     def __init__(self, run: RunDir) -> None:
-        self.attempt = 1 + _attempts(run)
+        earlier = _events(run)
+        self.attempt = 1 + sum(event.get("kind") == "started" for event in earlier)
+        self.validated = {event.get("iteration") for event in earlier if event.get("kind") == "validated"}
         self._max_iters = 0
         self._file = open(run.events, "ab")  # noqa: SIM115 - closed by __exit__
         if self._file.tell() and _last_byte(run) != b"\n":
@@ -47,17 +53,18 @@ class Recorder:
         self._file.close()
 
 
-def _attempts(run: RunDir) -> int:
+def _events(run: RunDir) -> list[dict[str, Any]]:
+    """What earlier attempts reported."""
     if not run.events.exists():
-        return 0
-    count = 0
+        return []
+    events = []
     with open(run.events, "rb") as file:
-        for line in file:
+        for line_ in file:
             try:
-                count += json.loads(line).get("kind") == "started"
+                events.append(json.loads(line_))
             except ValueError:
                 continue  # a line that a kill cut short; the store reports it
-    return count
+    return events
 
 
 def _last_byte(run: RunDir) -> bytes:

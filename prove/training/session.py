@@ -15,7 +15,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
-from prove.build.objective import HeadPlan
+from prove.build.objective import CRITERION, HeadPlan, loss_name
 from prove.metrics import METRICS, summarize_arrays
 from prove.rundir import RunDir, write_atomically, write_json
 from prove.spec import Job
@@ -50,6 +50,7 @@ class Session:
         heads: what each head must add up to.
         recorder: where events go.
         class_weight: weights from the training set, or None.
+        surroundings: what must be the same when the run is resumed: data fingerprints, kind of device.
         state: the ``prove`` part of the checkpoint that is resumed, or None.
     """
 
@@ -61,10 +62,11 @@ class Session:
         recorder: Recorder,
         class_weight: tuple[float, ...] | None,
         objective: str,
+        surroundings: Mapping[str, Any],
         state: Mapping[str, Any] | None = None,
     ) -> None:
         self.run, self.job, self.heads, self.recorder = run, job, heads, recorder
-        self.class_weight, self.objective = class_weight, objective
+        self.class_weight, self.objective, self.surroundings = class_weight, objective, dict(surroundings)
         state = state or {}
         self.best = BestSoFar.restore(state["best"]) if state else BestSoFar()
         self.last: dict[str, Any] | None = state.get("last")
@@ -107,6 +109,10 @@ class Session:
         self.recorder.emit("wired", evidence=evidence.to_dict())
         if self.proof_only:
             raise ProofHolds
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()  # the proof's references are not the cost of training
+        if self.last is not None and self.last["iteration"] not in self.recorder.validated:
+            self._announce()  # the last attempt was killed before it could
         self._clock = self._step_ended = time.monotonic()
 
     def prove(self, runner: ProveRunner) -> Evidence:
@@ -138,14 +144,28 @@ class Session:
             lr=runner.train_loop.lr,
             loss=float(outputs["loss"].detach()),
             terms={name: float(value.detach()) for name, value in outputs.items() if is_loss(name)},
-            weights={
-                label: term.weight.at((runner.iter - 1) / self.job.train.max_iters)
-                for label, term in self.heads[0].terms
-            },
+            weights=self._weights(runner),
             seconds_per_iteration=self._stepping / self._steps_since_report,
             peak_memory_mib=peak_memory_mib(),
         )
         self._reported, self._steps_since_report, self._stepping = now, 0, 0.0
+
+    def _weights(self, runner: ProveRunner) -> dict[str, float]:
+        """The weights that the model's terms had in the latest iteration, each what the objective says.
+
+        Raises:
+            WiringError: one differs.
+        """
+        progress = (runner.iter - 1) / self.job.train.max_iters
+        for head in self.heads:
+            actual = weights_in(runner.model, head)
+            for label, term in head.terms:
+                if actual.get(label) != term.weight.at(progress):
+                    planned = term.weight.at(progress)
+                    raise WiringError(
+                        [f"iteration {runner.iter}: {head.path} weighs {label} {actual.get(label)}, not {planned}"]
+                    )
+        return {label: term.weight.at(progress) for label, term in self.heads[0].terms}
 
     def should_stop(self, runner: ProveRunner) -> bool:
         """Whether patience has run out.
@@ -166,19 +186,27 @@ class Session:
         iteration = runner.iter
         arrays = runner.val_evaluator.metrics[0].arrays
         self.last = {"iteration": iteration, **result_of(arrays)}
-        improved = self.best.update(self.last["metrics"][self.monitor], iteration, self.job.train.early_stop)
+        watched = self.last["metrics"][self.monitor]
+        improved = self.best.update(self.monitor, watched, iteration, self.job.train.early_stop)
         write_atomically(self.run.confusion, lambda file: np.savez_compressed(file, **arrays))
         if improved:
             self.best_result = self.last
             write_atomically(self.run.best_confusion, lambda file: np.savez_compressed(file, **arrays))
         self.save(runner)
+        self._announce()
+        self._step_ended = time.monotonic()
+
+    def _announce(self) -> None:
+        """Publish the latest validation, whose checkpoint is written; doing it twice changes nothing."""
+        assert self.last is not None
+        iteration = int(self.last["iteration"])
+        improved = self.best.iteration == iteration
         if improved:
             copy_atomically(self.run, iteration)
         self.recorder.emit("validated", **self.last)
         if improved:
             self.recorder.emit("best", iteration=iteration, monitor=self.monitor, value=self.best.value)
         self.recorder.emit("checkpoint", iteration=iteration, file=f"checkpoints/{self.run.checkpoint(iteration).name}")
-        self._step_ended = time.monotonic()
 
     def save(self, runner: ProveRunner) -> None:
         """Write the checkpoint of this iteration, then drop all but the newest ones."""
@@ -192,13 +220,23 @@ class Session:
             "last": self.last,
             "best_result": self.best_result,
             "train_seconds": self.train_seconds,
+            "surroundings": self.surroundings,
         }
         save_checkpoint(self.run.checkpoint(runner.iter), state)
         for iteration in self.run.saved_iterations()[KEEP:]:
             self.run.checkpoint(iteration).unlink(missing_ok=True)
 
     def finish(self, runner: ProveRunner) -> None:
-        """Say that the run is complete, with the metrics of its last and of its best checkpoint."""
+        """Say that the run is complete, with the metrics of its last and of its best checkpoint.
+
+        Raises:
+            WiringError: a term never weighed anything, so that another objective was trained.
+        """
+        idle = never_active(self.heads[0], runner.iter, self.job.train.max_iters)
+        if idle:
+            raise WiringError(
+                [f"{label} never weighed anything: training ended at iteration {runner.iter}" for label in idle]
+            )
         self.recorder.emit(
             "finished",
             iteration=runner.iter,
@@ -208,6 +246,22 @@ class Session:
             train_seconds=self.train_seconds,
             peak_memory_mib=peak_memory_mib(),
         )
+
+
+def weights_in(model: Any, head: HeadPlan) -> dict[str, float | None]:
+    """The present weights of a head's terms, read from its modules."""
+    module = model.get_submodule(head.path)
+    terms = module.loss_decode if head.kind == "per_pixel" else module.semantic_terms
+    by_name = {term.loss_name: float(term.loss_weight) for term in terms}
+    return {
+        label: float(module.loss_weight) if term.name == CRITERION else by_name.get(loss_name(label, head.kind))
+        for label, term in head.terms
+    }
+
+
+def never_active(head: HeadPlan, iterations: int, max_iters: int) -> list[str]:
+    """The terms whose weight was 0 in every one of the first ``iterations``."""
+    return [label for label, term in head.terms if not any(term.weight.at(k / max_iters) for k in range(iterations))]
 
 
 def result_of(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,8 +302,9 @@ def proof_batch(dataset: Any, batch_size: int, candidates: int = 16) -> tuple[An
     def ignored(item: Any) -> float:
         return float((item["data_samples"].gt_sem_seg.data == 255).float().mean())
 
-    usable = sorted((item for item in drawn if ignored(item) < 0.5), key=ignored, reverse=True) or drawn
-    chosen = (usable + drawn)[:count]
+    usable = sorted((item for item in drawn if ignored(item) < 0.5), key=ignored, reverse=True)
+    rest = sorted((item for item in drawn if ignored(item) >= 0.5), key=ignored)
+    chosen = (usable + rest)[:count]
     planted = all(ignored(item) == 0 for item in chosen)
     if planted:
         label = chosen[0]["data_samples"].gt_sem_seg.data

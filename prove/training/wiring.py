@@ -37,6 +37,7 @@ class Step:
 
     total: Tensor
     losses: Mapping[str, float]
+    tensors: Mapping[str, Tensor]
 
 
 class _Probe:
@@ -101,13 +102,13 @@ def prove_wiring(
 
 
 def _moments(heads: Sequence[HeadPlan]) -> list[float]:
-    """The start of training, and for each term with a schedule the moment at which it weighs most."""
+    """The start of training, and for each term with a schedule both its ends: it must weigh most at one of them, and
+    something else at the other."""
     moments = {0.0}
     for head in heads:
         for _, term in head.terms:
-            weight = term.weight
-            if weight.at(0.0) < weight.peak:
-                moments.add(weight.start if weight.first >= weight.last else weight.end)
+            if not term.weight.is_constant:
+                moments |= {term.weight.start, term.weight.end}
     return sorted(moments)
 
 
@@ -135,6 +136,7 @@ def _examine(
         problems += seen.problems
         formula += seen.formula
         problems += _reaches_backward(step, view, seen)
+        problems += _moves_parameters(model, step, view)
         for label, term in seen.terms.items():
             share = term.contribution / abs(total) if total else 0.0
             terms[view.plan.path, label] = replace(term, loss_share=share)
@@ -171,7 +173,8 @@ def _step(model: Any, batch: Any, views: Sequence[HeadView]) -> Step:
     missing = [view.plan.path for view in views if not view.was_used]
     if missing:
         raise WiringError([f"{path} takes no part in the training step" for path in missing])
-    return Step(probe.total, {name: float(value.detach()) for name, value in losses.items() if is_loss(name)})
+    summed = {name: value for name, value in losses.items() if is_loss(name)}
+    return Step(probe.total, {name: float(value.detach()) for name, value in summed.items()}, summed)
 
 
 def _unexpected(step: Step, views: Sequence[HeadView]) -> list[str]:
@@ -185,25 +188,50 @@ def _unexpected(step: Step, views: Sequence[HeadView]) -> list[str]:
 
 
 def _reaches_backward(step: Step, view: HeadView, seen: Seen) -> list[str]:
-    """The gradient of the minimised scalar on a head's outputs must be the sum of its terms' gradients."""
-    if seen.gradient is None:
+    """The gradient of the minimised scalar on a head's outputs must be the sum of its terms' gradients.
+
+    The tolerance follows the smallest of them: a term that is lost among large ones is still missed.
+    """
+    if not seen.gradients:
         return []
+    expected = torch.stack(list(seen.gradients.values())).sum(dim=0)
+    smallest = min((float(each.norm()) for each in seen.gradients.values() if each.count_nonzero()), default=0.0)
     outputs = view.outputs()
     actual = torch.autograd.grad(step.total, outputs, retain_graph=True, allow_unused=True)
     if any(gradient is None for gradient in actual):
         return [f"{view.plan.path}: backward of the loss does not reach its outputs"]
-    difference = _flat(actual) - seen.gradient
-    if difference.norm() > 1e-2 * seen.gradient.norm() + 1e-12:
+    if (_flat(actual) - expected).norm() > max(1e-2 * smallest, 1e-6 * float(expected.norm())):
         return [f"{view.plan.path}: the gradient that reaches backward is not the sum of the terms' gradients"]
     return []
+
+
+def _moves_parameters(model: Any, step: Step, view: HeadView) -> list[str]:
+    """The losses of a head must move the head itself and, unless it is frozen by the config, the backbone."""
+    mine = [value for name, value in step.tensors.items() if name.startswith(f"{view.plan.prefix}.")]
+    total = sum(value for value in mine if value.requires_grad)
+    problems = []
+    for what, module in ((view.plan.path, view.head), ("the backbone", getattr(model, "backbone", None))):
+        if module is None:
+            continue
+        trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        if not trainable and module is not view.head:
+            continue  # frozen as a whole
+        gradients = (
+            torch.autograd.grad(total, trainable, retain_graph=True, allow_unused=True)
+            if trainable and isinstance(total, Tensor)
+            else ()
+        )
+        if not any(gradient is not None and gradient.count_nonzero() for gradient in gradients):
+            problems.append(f"{view.plan.path}: its losses do not move {what}")
+    return problems
 
 
 def _flat(tensors: Sequence[Tensor | None]) -> Tensor:
     return torch.cat([tensor.detach().double().flatten() for tensor in tensors if tensor is not None])
 
 
-def _number(value: float) -> float:
-    return value if math.isfinite(value) else 0.0
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 @contextmanager
@@ -212,7 +240,7 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     modes = {name: module.training for name, module in model.named_modules()}
     python, numpy_state = random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count()))
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         try:
             yield

@@ -7,15 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from mmseg.models.decode_heads import Mask2FormerHead
 from torch import Tensor, nn
 
-from prove.build.objective import CRITERION, HeadPlan, loss_name
+from prove.build.objective import CRITERION, CRITERION_PARTS, HeadPlan, loss_name
+from prove.spec import LossTerm
 from prove.training.evidence import BatchEvidence
-from prove.training.seeding import seed_torch
 from prove.training.wiring_checks import (
     IGNORE,
     Seen,
     describe_batch,
+    direction_problems,
     doubled,
     evaluated,
     expected_of,
@@ -25,6 +27,7 @@ from prove.training.wiring_checks import (
     largest,
     patch,
     record,
+    untied,
     value_problems,
 )
 
@@ -32,8 +35,7 @@ from prove.training.wiring_checks import (
 class MaskView:
     """A mask-classification head: its set criterion, and per-pixel terms on its semantic map."""
 
-    _CRITERION = re.compile(r"(d\d+\.)?loss_(cls|mask|dice)")
-    _PARTS = ("loss_cls", "loss_mask", "loss_dice")
+    _CRITERION = re.compile(rf"(d\d+\.)?({'|'.join(CRITERION_PARTS)})")
 
     def __init__(
         self, plan: HeadPlan, head: nn.Module, progress: float, class_weight: tuple[float, ...] | None
@@ -49,6 +51,7 @@ class MaskView:
             self.was_used = True
             self.samples = inputs[1]
             self.cls_scores, self.mask_preds = output
+            self.random_state = _random_state()  # the criterion draws its points from here
 
         handle = self.head.register_forward_hook(hook)
         original = self.head.loss
@@ -62,94 +65,134 @@ class MaskView:
 
     def expected_keys(self) -> set[str]:
         layers = [""] + [f"d{i}." for i in range(len(self.cls_scores) - 1)]
-        criterion = {f"{self.plan.prefix}.{layer}{part}" for layer in layers for part in self._PARTS}
+        criterion = {f"{self.plan.prefix}.{layer}{part}" for layer in layers for part in CRITERION_PARTS}
         return criterion | {self.plan.key(label) for label, term in self.plan.terms if term.name != CRITERION}
 
     def outputs(self) -> list[Tensor]:
-        return [self.cls_scores[-1], self.mask_preds[-1]]
+        return [*self.cls_scores, *self.mask_preds]
 
     def batch(self) -> BatchEvidence:
         return describe_batch(labels_of(self.samples))
 
     def look(self, losses: Mapping[str, float]) -> Seen:
+        """Ask all questions. The gradients are those on the outputs of all decoder layers, flattened."""
         seen = Seen()
-        labels = labels_of(self.samples)
-        cls, masks = (output.detach().clone().requires_grad_() for output in self.outputs())
-        criterion = self._criterion(cls, masks)
-        semantic = evaluated(self.plan, lambda: self.head.semantic_losses(cls, masks, labels))
-        sums: dict[str, Any] = {}
+        self.labels = labels_of(self.samples)
+        self.leaves = [output.detach().clone().requires_grad_() for output in self.outputs()]
+        layers = len(self.cls_scores)
+        cls, masks = self.leaves[layers - 1], self.leaves[-1]
+        semantic = evaluated(self.plan, lambda: self.head.semantic_losses(cls, masks, self.labels))
+        gradients: dict[str, Tensor] = {}
+        for label, term in self.plan.terms:
+            name = loss_name(label, self.plan.kind)
+            if term.name == CRITERION:
+                gradients[label] = flat_gradient(sum(self._criterion().values()), self.leaves)
+            elif name in semantic:
+                gradients[label] = flat_gradient(semantic[name], self.leaves)
         for label, term in self.plan.terms:
             if term.name == CRITERION:
-                sums[label] = sum(criterion.values())
+                self._look_at_criterion(seen, label, term, losses, gradients)
             else:
-                sums[label] = semantic.get(loss_name(label, self.plan.kind))
-        gradients = {label: flat_gradient(value, [cls, masks]) for label, value in sums.items() if value is not None}
-        logits = _semantic_map(cls.detach(), masks.detach(), labels).requires_grad_()
-        for label, term in self.plan.terms:
-            where, weight = f"{self.plan.path}, {label}", term.weight.at(self.progress)
-            ignored: float | None = None
-            reference_value: float | None = None
-            if term.name == CRITERION:
-                contribution = sum(v for k, v in losses.items() if self._is_criterion(k))
-                seen.formula += contribution
-                valid = largest(gradients[label].abs())
-                doubling = self._double_criterion(cls, masks, seen.problems) if weight > 0 else 2.0
-                if weight > 0 and valid == 0:
-                    seen.problems.append(f"{where}: its gradient is zero")
-            else:
-                reference_value, expected, _ = expected_of(term, self.progress, logits, labels, self.class_weight)
-                seen.formula += expected
-                name = loss_name(label, self.plan.kind)
-                if label not in gradients or self.plan.key(label) not in losses:
-                    continue  # reported as missing from the sum
-                contribution = losses[self.plan.key(label)]
-                seen.problems += value_problems(where, contribution, expected)
-                modules = [m for m in self.head.semantic_terms if m.loss_name == name]
-                own = flat_gradient(self._on_map(modules, logits, labels), [logits])
-                by_pixel = own.view_as(logits).abs().amax(dim=1)
-                ignored, valid = largest(by_pixel[labels == IGNORE]), largest(by_pixel[labels != IGNORE])
-                seen.problems += gradient_problems(where, weight, ignored, valid)
-                doubling = (
-                    self._double_semantic(modules, name, cls, masks, labels, semantic, seen.problems, where)
-                    if weight
-                    else 2.0
-                )
-            seen.terms[label] = record(
-                label, term, self.progress, contribution, reference_value, gradients, self.plan,
-                doubling=doubling, valid_gradient=valid, ignored_gradient=ignored,
-            )  # fmt: skip
+                self._look_at_term(seen, label, term, losses, gradients, semantic, cls, masks)
+        if len(gradients) == len(self.plan.terms):
+            seen.gradients = gradients
         return seen
 
-    def _on_map(self, modules: Sequence[Any], logits: Tensor, labels: Tensor) -> Any:
+    def _look_at_criterion(
+        self, seen: Seen, label: str, term: LossTerm, losses: Mapping[str, float], gradients: Mapping[str, Tensor]
+    ) -> None:
+        """Its losses must be the planned weight times MMSegmentation's own criterion, its parts weighted as planned."""
+        where, weight = f"{self.plan.path}, {label}", term.weight.at(self.progress)
+        stock: Any = sum(self._stock_criterion().values())
+        expected = weight * float(stock.detach())
+        contribution = sum(value for key, value in losses.items() if self._is_criterion(key))
+        seen.formula += expected
+        seen.problems += value_problems(where, contribution, expected)
+        direction = flat_gradient(stock, self.leaves)
+        seen.problems += direction_problems(where, weight, gradients[label], direction)
+        valid = largest(gradients[label].abs())
+        if weight > 0 and valid == 0:
+            seen.problems.append(f"{where}: its gradient is zero")
+        for part, planned in self.plan.parts:
+            actual = getattr(getattr(self.head, part), "loss_weight", None)
+            if actual != planned:
+                seen.problems.append(f"{where}: {part} is weighted {actual}, the config says {planned}")
+        doubling = self._double_criterion(seen.problems) if weight > 0 else 2.0
+        seen.terms[label] = record(
+            label, term, self.progress, contribution, None, gradients, self.plan,
+            doubling=doubling, valid_gradient=valid, ignored_gradient=None,
+        )  # fmt: skip
+
+    def _look_at_term(
+        self, seen: Seen, label: str, term: LossTerm, losses: Mapping[str, float], gradients: Mapping[str, Tensor],
+        semantic: Mapping[str, Tensor], cls: Tensor, masks: Tensor,
+    ) -> None:  # fmt: skip
+        """A per-pixel term must be its reference, on a semantic map that is written out a second time."""
+        where, weight = f"{self.plan.path}, {label}", term.weight.at(self.progress)
+        logits = _semantic_map(cls.detach(), masks.detach(), self.labels).requires_grad_()
+        value, expected, _ = expected_of(term, self.progress, logits, self.labels, self.class_weight)
+        seen.formula += expected
+        name = loss_name(label, self.plan.kind)
+        if name not in semantic or self.plan.key(label) not in losses:
+            return  # reported as missing from the sum
+        contribution = losses[self.plan.key(label)]
+        seen.problems += value_problems(where, contribution, expected)
+        modules = [module for module in self.head.semantic_terms if module.loss_name == name]
+        own = flat_gradient(self._on_map(modules, logits), [logits])
+        by_pixel = own.view_as(logits).abs().amax(dim=1)
+        ignored, valid = largest(by_pixel[self.labels == IGNORE]), largest(by_pixel[self.labels != IGNORE])
+        seen.problems += gradient_problems(where, weight, ignored, valid)
+        seen.problems += direction_problems(where, weight, *self._directions(name, term, cls, masks))
+        doubling = self._double_semantic(modules, name, semantic, seen.problems, where) if weight > 0 else 2.0
+        seen.terms[label] = record(
+            label, term, self.progress, contribution, value, gradients, self.plan,
+            doubling=doubling, valid_gradient=valid, ignored_gradient=ignored,
+        )  # fmt: skip
+
+    def _directions(self, name: str, term: LossTerm, cls: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """A term's gradient on the head's outputs and its reference's, where no errors tie."""
+        leaves = [untied(cls), untied(masks)]
+        own = evaluated(self.plan, lambda: self.head.semantic_losses(*leaves, self.labels))
+        on_leaves = _semantic_map(leaves[0], leaves[1], self.labels)
+        _, _, on_map = expected_of(term, self.progress, on_leaves, self.labels, self.class_weight)
+        through_map = (on_leaves * on_map.view_as(on_leaves).to(on_leaves.dtype)).sum()
+        return flat_gradient(own[name], leaves), flat_gradient(through_map, leaves)
+
+    def _on_map(self, modules: Sequence[Any], logits: Tensor) -> Any:
         """The terms evaluated on a semantic map that stands in for the head's."""
         ignore = self.head.ignore_index
-        return evaluated(self.plan, lambda: sum(module(logits, labels, ignore_index=ignore) for module in modules))
+        return evaluated(self.plan, lambda: sum(module(logits, self.labels, ignore_index=ignore) for module in modules))
 
     def _is_criterion(self, key: str) -> bool:
         prefix, _, name = key.partition(".")
         return prefix == self.plan.prefix and self._CRITERION.fullmatch(name) is not None
 
-    def _criterion(self, cls: Tensor, masks: Tensor) -> dict[str, Tensor]:
-        """The criterion again, on leaves in place of the last layer's outputs; the same points are drawn each time."""
+    def _criterion(self) -> dict[str, Tensor]:
+        """The head's criterion again, on leaves in place of its outputs and with the points of the training step."""
+        return self._with_its_points(self.head.criterion)
+
+    def _stock_criterion(self) -> dict[str, Tensor]:
+        """MMSegmentation's own, whatever stands in this head."""
+        return self._with_its_points(lambda *arguments: Mask2FormerHead.loss_by_feat(self.head, *arguments))
+
+    def _with_its_points(self, criterion: Callable[..., dict[str, Tensor]]) -> dict[str, Tensor]:
         instances, metas = self.head._seg_data_to_instance_data(self.samples)
-        seed_torch("criterion")
-        losses: dict[str, Tensor] = self.head.criterion(
-            [*(s.detach() for s in self.cls_scores[:-1]), cls],
-            [*(m.detach() for m in self.mask_preds[:-1]), masks],
-            instances,
-            metas,
+        layers = len(self.cls_scores)
+        _restore_random_state(self.random_state)
+        losses: dict[str, Tensor] = evaluated(
+            self.plan, lambda: criterion(self.leaves[:layers], self.leaves[layers:], instances, metas)
         )
         return losses
 
-    def _double_criterion(self, cls: Tensor, masks: Tensor, problems: list[str]) -> float:
+    def _double_criterion(self, problems: list[str]) -> float:
         growth = []
         with torch.no_grad():
-            before = {k: float(v.detach()) for k, v in self._criterion(cls, masks).items()}
-            for part in self._PARTS:
+            before = {k: float(v.detach()) for k, v in self._criterion().items()}
+            for part in CRITERION_PARTS:
                 growth.append(
                     doubled(
                         [getattr(self.head, part)],
-                        lambda: {k: float(v.detach()) for k, v in self._criterion(cls, masks).items()},
+                        lambda: {k: float(v.detach()) for k, v in self._criterion().items()},
                         lambda key, part=part: key.endswith(part),  # type: ignore[misc]
                         before,
                         problems,
@@ -159,13 +202,13 @@ class MaskView:
         return max(growth, key=lambda g: abs(g - 2.0))
 
     def _double_semantic(
-        self, modules: Sequence[Any], name: str, cls: Tensor, masks: Tensor, labels: Tensor,
-        before: Mapping[str, Tensor], problems: list[str], where: str,
-    ) -> float:  # fmt: skip
+        self, modules: Sequence[Any], name: str, before: Mapping[str, Tensor], problems: list[str], where: str
+    ) -> float:
+        cls, masks = self.leaves[len(self.cls_scores) - 1], self.leaves[-1]
         with torch.no_grad():
             return doubled(
                 modules,
-                lambda: {k: float(v.detach()) for k, v in self.head.semantic_losses(cls, masks, labels).items()},
+                lambda: {k: float(v.detach()) for k, v in self.head.semantic_losses(cls, masks, self.labels).items()},
                 lambda key: key == name,
                 {key: float(value.detach()) for key, value in before.items()},
                 problems,
@@ -180,3 +223,13 @@ def _semantic_map(cls: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
         [torch.tensordot(c[:, :-1].T, m, dims=1) for c, m in zip(cls.float().softmax(-1), full.sigmoid(), strict=True)]
     )
     return (scores + 1e-6).log()
+
+
+def _random_state() -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+
+
+def _restore_random_state(state: tuple[Tensor, Tensor | None]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prove.build.objective import HeadPlan, loss_name
+from prove.spec import LossTerm
 from prove.training.evidence import BatchEvidence
 from prove.training.wiring_checks import (
     IGNORE,
@@ -24,6 +25,7 @@ from prove.training.wiring_checks import (
     largest,
     patch,
     record,
+    untied,
     value_problems,
 )
 
@@ -84,7 +86,9 @@ class PixelView:
             by_pixel = gradient.view_as(full).abs().amax(dim=1)
             ignored, valid = largest(by_pixel[labels == IGNORE]), largest(by_pixel[labels != IGNORE])
             seen.problems += gradient_problems(where, weight, ignored, valid)
-            seen.problems += direction_problems(where, term, weight, gradient, direction)
+            if term.name == "lovasz":
+                gradient, direction = self._untied(name, term, full, labels)
+            seen.problems += direction_problems(where, weight, gradient, direction)
             doubling = self._doubling(name, full, mine, seen.problems, where) if weight > 0 else 2.0
             seen.terms[label] = record(
                 label, term, self.progress, contribution, value, gradients, self.plan,
@@ -92,10 +96,17 @@ class PixelView:
             )  # fmt: skip
         low = self.logits.detach().clone().requires_grad_()
         again = evaluated(self.plan, lambda: self.head.loss_by_feat(low, self.samples))
-        names = [loss_name(label, self.plan.kind) for label, _ in self.plan.terms]
-        if all(name in again for name in names):
-            seen.gradient = flat_gradient(sum(again[name] for name in names), [low])
+        names = {label: loss_name(label, self.plan.kind) for label, _ in self.plan.terms}
+        if all(name in again for name in names.values()):
+            seen.gradients = {label: flat_gradient(again[name], [low]) for label, name in names.items()}
         return seen
+
+    def _untied(self, name: str, term: LossTerm, full: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """A term's gradient and its reference's, where no errors tie."""
+        logits = untied(full)
+        losses = evaluated(self.plan, lambda: self.head.loss_by_feat(logits, self.samples))
+        _, _, direction = expected_of(term, self.progress, logits, labels, self.class_weight)
+        return flat_gradient(losses[name], [logits]), direction
 
     def _doubling(
         self, name: str, full: Tensor, before: Mapping[str, Tensor], problems: list[str], where: str

@@ -9,6 +9,7 @@ import shutil
 import socket
 import tempfile
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ def attempt(run: RunDir, recorder: Recorder) -> int:
         set_threads(placement.threads)
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+        if placement.cuda and not torch.cuda.is_available():
+            raise ProveError(
+                "This run was to train on CUDA, but torch can't use it here.",
+                hint="`prove doctor` says what is missing; --device cpu trains on the CPU.",
+            )
         state = _resumable(run, job)
         iteration = int(state["iteration"]) if state else 0
         recorder.emit(
@@ -66,10 +72,15 @@ def attempt(run: RunDir, recorder: Recorder) -> int:
         built = build_config(job, dataset, placement, weight, run.model_config)
         write_atomically(run.config, lambda file: file.write(built.config.pretty_text.encode()))
         write_json(run.env, environment(dataset, placement))
-        session = Session(run, job, built.heads, recorder, weight, short(job.loss), state["prove"] if state else None)
+        surroundings = {"data": fingerprints(dataset), "device": "cuda" if torch.cuda.is_available() else "cpu"}
+        if state is not None:
+            check_same_surroundings(state["prove"]["surroundings"], surroundings)
+        resumed = state["prove"] if state else None
+        session = Session(run, job, built.heads, recorder, weight, short(job.loss), surroundings, resumed)
         session.proof_only = bool(launch.get("proof_only"))
         session.listen()
         runner = make_runner(built, Path(scratch))
+        set_threads(placement.threads)  # the Runner sets OpenCV's to its own liking
         runner.watcher, runner.resume_state = session, state
         runner.weights = Path(placement.weights) if placement.weights else None
         runner.train()
@@ -108,6 +119,30 @@ def sound_dataset(job: Job, placement: Placement) -> Dataset:
     return dataset
 
 
+def fingerprints(dataset: Dataset) -> dict[str, str]:
+    """Hashes of the bytes that a run trains and validates on."""
+    return {"train": fingerprint(dataset.train), "val": fingerprint(dataset.val)}
+
+
+def check_same_surroundings(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on where the result would mix two data sets, or two precisions.
+
+    Raises:
+        BadData: an image or a label has changed since the checkpoint.
+        ProveError: the checkpoint is from another kind of device.
+    """
+    changed = [split for split in now["data"] if now["data"][split] != before["data"][split]]
+    if changed:
+        raise BadData(
+            f"The {' and '.join(changed)} data have changed since this run was begun.", hint="--restart trains it anew."
+        )
+    if now["device"] != before["device"]:
+        raise ProveError(
+            f"This run was begun on {before['device']} and would go on on {now['device']}, in another precision.",
+            hint=f"Continue it with --device {before['device']}, or train it anew with --restart.",
+        )
+
+
 def make_runner(built: BuiltConfig, work_dir: Path) -> ProveRunner:
     """The Runner of a built config; MMEngine's own files go to ``work_dir``."""
     config = built.config.copy()
@@ -131,7 +166,7 @@ def environment(dataset: Dataset, placement: Placement) -> dict[str, Any]:
             "placement": dataclasses.asdict(placement),
             "weights_sha256": _sha256(placement.weights),
             "data_root": str(dataset.root),
-            "data_fingerprint": {"train": fingerprint(dataset.train), "val": fingerprint(dataset.val)},
+            "data_fingerprint": fingerprints(dataset),
         }
     )
 

@@ -141,7 +141,24 @@ def gradient_without_term(model: Any) -> None:
     model.parse_losses = stealthy
 
 
+def detached_logits(model: Any) -> None:
+    """The head trains its last layer's logits, and nothing behind them."""
+    forward = model.decode_head.forward
+    model.decode_head.forward = lambda inputs: forward(inputs).detach().requires_grad_()
+
+
+def auxiliary_head_on_detached_features(model: Any) -> None:
+    forward = model.auxiliary_head.forward
+    model.auxiliary_head.forward = lambda inputs: forward([each.detach() for each in inputs])
+
+
+def frozen_head(model: Any) -> None:
+    for parameter in model.decode_head.parameters():
+        parameter.requires_grad_(False)
+
+
 SABOTAGE = [
+    detached_logits, auxiliary_head_on_detached_features, frozen_head,
     drop_term, auxiliary_head_keeps_ce, drop_auxiliary_head, ignore_weight, other_weight, frozen_weight,
     ignore_index_not_passed, ignore_index_lost, ignored_pixels_count, leak_into_ignored, detach, rename, share_a_name,
     another_term, other_parameter, extra_loss, total_without_term, gradient_without_term,
@@ -158,6 +175,61 @@ def test_sabotage_fails_as_wiring(runs: Runs, edit: Callable[[Any], None]) -> No
     assert not list(run.checkpoints.iterdir())
     if run.evidence.exists():
         assert json.loads(run.evidence.read_text())["ok"] is False
+
+
+def reversed_gradient(model: Any) -> None:
+    """The right value, pushed the wrong way."""
+    term = model.decode_head.loss_decode[1]
+    forward = term.forward
+
+    def turned(*args: Any, **kwargs: Any) -> Any:
+        value = forward(*args, **kwargs)
+        return 2 * value.detach() - value
+
+    term.forward = turned
+
+
+@pytest.mark.parametrize("aux", ["lovasz", "focal", "dice", "boundary"])
+def test_a_reversed_gradient_fails_as_wiring(runs: Runs, aux: str) -> None:
+    run = runs.make(aux_loss=aux)
+    assert runs.train(run, edit_built_model(reversed_gradient)) == 1, run.log.read_text()
+    assert events(run)[-1]["failure"] == "wiring"
+    assert f"{aux}: its gradient differs" in events(run)[-1]["message"]
+
+
+def schedule_stands_still(model: Any) -> None:
+    model.decode_head.loss_decode[1].set_progress = lambda progress: None
+
+
+def test_a_schedule_that_does_not_move_fails_as_wiring(runs: Runs) -> None:
+    run = runs.make(loss="ce + 0.5->0.1*focal")
+    assert runs.train(run, edit_built_model(schedule_stands_still)) == 1, run.log.read_text()
+    assert events(run)[-1]["failure"] == "wiring"
+
+
+def test_a_schedule_that_nobody_moves_is_noticed(runs: Runs) -> None:
+    """The proof moves the weight itself; whether training does is seen in training."""
+
+    def before() -> None:
+        from prove.training.runner import ScheduleHook
+
+        ScheduleHook.before_train_iter = lambda *args, **kwargs: None
+
+    run = runs.make(loss="ce + 0.5->0.1*focal", max_iters=3, eval_interval=3)
+    assert runs.train(run, before) == 1, run.log.read_text()
+    last = events(run)[-1]
+    assert (last["failure"], "weighs focal 0.5" in last["message"]) == ("wiring", True), last
+
+
+def test_a_term_that_never_weighed_is_no_result(runs: Runs) -> None:
+    """Early stopping ends the run before the term begins: what was trained is the baseline."""
+    stop = {"early_stop": True, "patience": 1, "min_delta": 50.0, "eval_interval": 1}
+    run = runs.make(loss="ce + constant(0.3, start=0.5)*focal", max_iters=20, lr=1e-12, **stop)
+    assert runs.train(run) == 1, run.log.read_text()
+    last = events(run)[-1]
+    assert last["failure"] == "wiring"
+    assert "focal never weighed anything" in last["message"]
+    assert not events(run, "finished")
 
 
 def test_a_term_lost_during_training_is_noticed(runs: Runs) -> None:
@@ -205,7 +277,7 @@ def test_an_honest_run_carries_its_evidence(runs: Runs) -> None:
 
 
 def test_a_delayed_term_is_proved_where_it_weighs(runs: Runs) -> None:
-    run = runs.make(loss="ce + linear(0->0.5, start=0.5)*dice")
+    run = runs.make(loss="ce + linear(0->0.5, start=0.5)*dice", max_iters=4, eval_interval=4)
     assert runs.train(run) == 0, run.log.read_text()
     dice = json.loads(run.evidence.read_text())["heads"][0]["terms"][1]
     assert (dice["term"], dice["progress"], dice["weight"]) == ("dice", 1.0, 0.5)
