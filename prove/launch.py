@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 from prove.rundir import RunDir
 
@@ -30,12 +30,8 @@ def follow(run: RunDir, worker: subprocess.Popen[bytes], start: int) -> Iterator
     position = start
     while True:
         ended = worker.poll() is not None
-        if run.events.exists():
-            with open(run.events, "rb") as file:
-                file.seek(position)
-                events, read = _complete_lines(file)
-            position += read
-            yield from events
+        events, position = _read(run, position)
+        yield from events
         if ended:
             return
         yield None
@@ -45,13 +41,26 @@ def follow(run: RunDir, worker: subprocess.Popen[bytes], start: int) -> Iterator
             continue
 
 
-def _complete_lines(file: IO[bytes]) -> tuple[list[dict[str, Any]], int]:
-    data = file.read()
+def events_since(run: RunDir, start: int) -> list[dict[str, Any]]:
+    """Events of a run folder from byte ``start`` on; a last line without its end is left out."""
+    return _read(run, start)[0]
+
+
+def _read(run: RunDir, start: int) -> tuple[list[dict[str, Any]], int]:
+    """The events from a byte on, and where the last of them ends."""
+    try:
+        with open(run.events, "rb") as file:
+            file.seek(start)
+            data = file.read()
+    except FileNotFoundError:
+        return [], start
     end = data.rfind(b"\n") + 1
     events = []
     for line in data[:end].splitlines():
         try:
-            events.append(json.loads(line))
+            event = json.loads(line)
         except ValueError:
             continue  # a line that a kill cut short; the store reports it
-    return events, end
+        if isinstance(event, dict) and "kind" in event:
+            events.append(event)
+    return events, start + end

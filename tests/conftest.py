@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # parallel tests on few cores: a thread per core each slows all down
+cv2.setNumThreads(0)  # tests fork workers: a fork of a process with OpenCV's threads would wait for them for ever
 
 
 @pytest.fixture(autouse=True, scope="session")

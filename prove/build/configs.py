@@ -72,6 +72,13 @@ def entry_of_file(path: Path, config: Config) -> ModelEntry:
     heads = head_configs(config.model)
     for where, head in heads:
         check_head(where, head)
+    for node in walk(config.model):
+        if node.get("pretrained") is True:
+            raise ProveError(
+                f"{path} has `pretrained=True` in its {type_name(node) or 'model'}, which does not say what weights.",
+                hint="Write pretrained=False there, and name the file: "
+                "init_cfg=dict(type='Pretrained', checkpoint='PATH or URL').",
+            )
     sources = sorted(set(pretrained_sources(config.model)))
     if len(sources) > 1:
         raise ProveError(f"{path} takes pretrained weights from {len(sources)} places: {', '.join(sources)}.")
@@ -96,9 +103,19 @@ def entry_of_file(path: Path, config: Config) -> ModelEntry:
 
 
 def digest(config: Config) -> str:
-    """Hash of what a job takes from a config: its model, optimiser and schedule, however the file is written."""
+    """Hash of what a job takes from a config, however the file is written: its model, optimiser, schedule and length.
+
+    Pretrained weights that are given by an absolute path count by the file's name: where they lie differs by machine.
+    """
     parts = ("model", "data_preprocessor", "optim_wrapper", "param_scheduler")
-    taken = {part: config.to_dict().get(part) for part in parts}
+    given = config.to_dict()
+    taken = {part: given.get(part) for part in parts}
+    length = given.get("train_cfg") or {}  # of its entries only these are read, by the learning-rate schedule
+    taken["train_cfg"] = {name: length.get(name) for name in ("max_iters", "max_epochs")}
+    for node in walk(taken):
+        for name in ("pretrained", "checkpoint"):
+            if isinstance(node.get(name), str) and node[name].startswith(("/", "~")):
+                node[name] = Path(node[name]).name
     return hashlib.sha256(json.dumps(taken, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -31,7 +31,7 @@ class Placement:
         data_root: folder of the dataset, None for the built-in one.
         weights: local file with the pretrained backbone, None without.
         num_workers: processes that load data, 0 loads in the training process.
-        threads: threads of torch and OpenCV in the training process.
+        threads: threads of torch in the training process; OpenCV runs in the caller's.
         cuda: whether it trains on a GPU.
     """
 

@@ -29,7 +29,8 @@ def lr_schedule(base: Config, max_iters: int, lr: float) -> list[dict[str, Any]]
     """The schedulers of a config for a job of ``max_iters`` steps that starts from ``lr``.
 
     At equal progress the learning rate is the config's, times ``lr`` over the config's own: a floor (``eta_min``)
-    scales along. A schedule in epochs becomes one in iterations. A part shorter than `SHORTEST` is left out.
+    scales along. A schedule in epochs becomes one in iterations. A part without an ``end`` lasts until training ends,
+    as MMEngine's Runner has it; of the others, one that is shorter than `SHORTEST` is left out.
 
     Raises:
         ProveError: a scheduler that can't be stretched, epochs and iterations mixed, or no length to stretch from.
@@ -56,7 +57,10 @@ def lr_schedule(base: Config, max_iters: int, lr: float) -> list[dict[str, Any]]
             scheduler["eta_min"] *= rate
         scheduler["by_epoch"] = False
         scheduler.pop("convert_to_iter_based", None)
-        if scheduler.get("end", max_iters) - scheduler.get("begin", 0) >= SHORTEST:
+        open_ended = scheduler.get("end") is None
+        if open_ended:
+            scheduler["end"] = max_iters
+        if open_ended or scheduler["end"] - scheduler.get("begin", 0) >= SHORTEST:
             schedulers.append(scheduler)
     return schedulers
 
@@ -74,10 +78,14 @@ def _planned(base: Config, schedulers: list[Any]) -> int:
         raise ProveError(
             "The config's param_scheduler counts in epochs and in iterations.", hint="Write by_epoch=False in all."
         )
-    ends = [scheduler["end"] for scheduler in schedulers if isinstance(scheduler.get("end"), int)]
-    planned = max(ends, default=0) or base.get("train_cfg", {}).get("max_epochs" if units == {True} else "max_iters")
-    if not planned:
+    unit = "max_epochs" if units == {True} else "max_iters"
+    planned = (base.get("train_cfg") or {}).get(unit)
+    if planned:
+        return int(planned)
+    ends = [scheduler.get("end") for scheduler in schedulers]
+    if None in ends:
         raise ProveError(
-            "The config does not say how long its learning-rate schedule is.", hint="Give its last part an `end`."
+            "The config does not say how long its learning-rate schedule is.",
+            hint=f"Give train_cfg a `{unit}`, or every part of param_scheduler an `end`.",
         )
-    return int(planned)
+    return int(max(ends))

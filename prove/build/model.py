@@ -79,8 +79,8 @@ def _set_pretrained(model: Any, weights: str | None) -> None:
         model["backbone"]["init_cfg"] = {"type": "Pretrained", "checkpoint": model["pretrained"]}
         model["pretrained"] = None
     for node in walk(model):
-        if isinstance(node.get("pretrained"), str | bool):
-            node["pretrained"] = weights if isinstance(node["pretrained"], str) else None
+        if isinstance(node.get("pretrained"), str):
+            node["pretrained"] = weights
         own = node.get("init_cfg")
         listed = own if isinstance(own, list | tuple) else [own] if own else []
         if not any(is_pretrained(each) for each in listed):

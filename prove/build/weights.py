@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import importlib.util
 import json
 import re
-import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 from prove.errors import ProveError, unknown
@@ -16,13 +17,14 @@ from prove.rundir import write_atomically
 TIMEOUT_SECONDS = 20
 
 
-def fetch(source: str, cache: Path) -> Path:
+def fetch(source: str, cache: Path, say: Callable[[str], None] = lambda text: None) -> Path:
     """The local file of pretrained weights.
 
     Args:
         source: a file on this machine, an http(s) URL, or a name in OpenMMLab's hub (``open-mmlab://resnet50_v1c``).
             MMSegmentation's file names end in the first 8 digits of the file's SHA-256, which is checked.
         cache: folder for downloaded weights; a file that is there already is used as it is.
+        say: told before something is downloaded: from where, and how large it is if the server says so.
 
     Raises:
         ProveError: no such file, it can't be downloaded, or what was downloaded is not what the name promises.
@@ -38,9 +40,11 @@ def fetch(source: str, cache: Path) -> Path:
         return target
     try:
         with urllib.request.urlopen(source, timeout=TIMEOUT_SECONDS) as response:
+            size = response.headers.get("Content-Length")
+            say(f"downloading the pretrained backbone{f' ({int(size) / 1e6:.0f} MB)' if size else ''} from {source}")
             content: bytes = response.read()
-    except (urllib.error.URLError, OSError) as error:
-        reason = getattr(error, "reason", error)
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise ProveError(
             f"The pretrained backbone can't be downloaded from {source} ({reason}).", hint=_ways_out(cache, target.name)
         ) from error

@@ -34,7 +34,7 @@ def check(
         dataset=dataset, data_root=data_root, model=model, loss=expr, crop_size=crop_size, max_iters=1, batch_size=2,
         eval_interval=1, pretrained=False, device="cpu",
     )  # fmt: skip
-    chosen = plan(request)
+    chosen = plan(request, proof_only=True)
     with tempfile.TemporaryDirectory() as folder:
         run = RunDir.of(Path(folder), chosen.job.key)
         run.create()

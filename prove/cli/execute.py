@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from prove.catalog.losses import short
 from prove.cli.progress import Progress
-from prove.cli.request import Plan
+from prove.cli.request import Plan, with_weights
 from prove.data.check import check
+from prove.data.manifest import fingerprint
 from prove.errors import ProveError
-from prove.launch import follow, start_worker
-from prove.rundir import RunDir, write_atomically, write_json
+from prove.launch import events_since, follow, start_worker
+from prove.rundir import RunDir, read_json, write_atomically, write_json
 from prove.spec.event import State
 from prove.store import Store
 
@@ -28,38 +29,88 @@ if TYPE_CHECKING:
 EXIT_CODES = {State.FINISHED: 0, State.INTERRUPTED: 130}
 """All other states in which a worker can end are failures: 1."""
 
+ENDED = (State.FINISHED, State.FAILED, State.INTERRUPTED)
+"""States in which a worker can end."""
+
+
+ASIDE = "replaced-"
+"""Folder for what a restart replaces, until its worker has started; the size of the events at that time follows."""
+
 
 def execute(plan: Plan, results: Path, *, restart: bool, progress: Progress) -> RunRow:
     """Train one job and record it; a finished one is not trained again unless ``restart``.
 
     Raises:
-        ProveError: the data has faults, the folder can't be written, or another process trains the job.
+        ProveError: the data has faults, or is not what the finished run was trained on; the weights can't be had, the
+            folder can't be written, another process trains the job, or the worker never got as far as its first word.
     """
     images = sum(len(split) for split in plan.dataset.splits)
     progress.note(f"checking {images} images of {plan.job.dataset_name} (only what has changed is read)")
     check(plan.dataset).raise_if_bad()
     run = RunDir.of(results, plan.job.key)
+    settle_restart(run)
+    done = finished_row(plan, results)
+    if done is not None and not restart:
+        require_same_data(plan, run)
+        progress.note(f"Run {done.key} is finished already; --restart trains it again.")
+        return done
+    plan = with_weights(plan)
     run.create()
+    if run.is_held():
+        raise ProveError(
+            f"Run {run.key} is being trained by another process.", hint=f"Follow it with `prove logs {run.key} -f`."
+        )
     with Store.open(results) as store:
         store.upsert(plan.job, short(plan.job.loss))
-        store.refresh()
-        row = store.run(plan.job.key)
-        if row.state is State.FINISHED and not restart:
-            progress.note(f"Run {row.key} is finished already; --restart trains it again.")
-            return row
-        if run.is_held():
-            raise ProveError(
-                f"Run {row.key} is being trained by another process.", hint=f"Follow it with `prove logs {row.key} -f`."
-            )
         if restart:
-            forget_progress(run)
+            set_aside(run)
         prepare(run, plan)
-        complain = train(run, progress)
+        before = _size(run.events)
+        complaint = train(run, progress)
+        settle_restart(run)
         store.refresh()
-        row = store.run(plan.job.key)
-    if row.state not in (State.FINISHED, State.FAILED, State.INTERRUPTED):
-        raise ProveError(f"The worker of {row.key} could not start: {complain or 'it said nothing'}")
+        row = store.run(run.key)
+    if not events_since(run, before) or row.state not in ENDED:
+        kept = f"Nothing has changed: the run is {row.state} as before." if row.state in ENDED else ""
+        raise ProveError(f"The worker of {row.key} could not start: {complaint or 'it said nothing'}", hint=kept)
+    if complaint and row.state is State.INTERRUPTED:
+        progress.note(f"run {row.key}: {complaint}")
     return row
+
+
+def finished_row(plan: Plan, results: Path) -> RunRow | None:
+    """The record of a job that is finished already, or None; where nothing is recorded, nothing is created."""
+    if Store.holds_nothing(results):
+        return None
+    with Store.open(results) as store:
+        store.refresh()
+        row = store.find(plan.job.key)
+        if row is None or row.state is not State.FINISHED:
+            return None
+        return store.upsert(plan.job, short(plan.job.loss))
+
+
+def require_same_data(plan: Plan, run: RunDir) -> None:
+    """Refuse to answer with a result of other images or labels than those that were asked for.
+
+    Raises:
+        ProveError: they differ, or the run folder no longer says what it was trained on.
+    """
+    ways_out = "Train on these with --restart, which replaces that run, or beside it with another --results DIR."
+    trained_on = read_json(run.env).get("data_fingerprint") if run.env.exists() else None
+    if trained_on is None:
+        raise ProveError(
+            f"Run {run.key} is finished, but {run.env} no longer says what images and labels it was trained on.",
+            hint=ways_out,
+        )
+    now = {"train": fingerprint(plan.dataset.train), "val": fingerprint(plan.dataset.val)}
+    changed = [split for split, value in now.items() if trained_on.get(split) != value]
+    if changed:
+        raise ProveError(
+            f"Run {run.key} was trained on other images or labels under the same name: the {' and '.join(changed)} "
+            f"split of {plan.job.dataset_name} differs from the one in {plan.dataset.root}.",
+            hint=ways_out,
+        )
 
 
 def prepare(run: RunDir, plan: Plan, *, proof_only: bool = False) -> None:
@@ -76,27 +127,62 @@ def prepare(run: RunDir, plan: Plan, *, proof_only: bool = False) -> None:
         write_atomically(run.model_config, lambda file: file.write(text))
 
 
-def forget_progress(run: RunDir) -> None:
-    """Take away the checkpoints and counts of earlier attempts; what they reported stays in the events."""
-    shutil.rmtree(run.checkpoints, ignore_errors=True)
+def set_aside(run: RunDir) -> None:
+    """Put what earlier attempts made out of a restart's sight; what they reported stays in the events."""
+    settle_restart(run)
+    aside = run.path / f"{ASIDE}{_size(run.events)}"
+    aside.mkdir()
+    for path in (run.checkpoints, run.confusion, run.best_confusion, run.evidence, run.env):
+        if path.exists():
+            path.rename(aside / path.name)
     run.checkpoints.mkdir()
-    for path in (run.confusion, run.best_confusion, run.evidence):
-        path.unlink(missing_ok=True)
+
+
+def settle_restart(run: RunDir) -> None:
+    """Drop what a restart set aside if its worker has started since; otherwise put it back.
+
+    Left for the next time while a worker holds the folder. Also after a kill between the two, a finished run has its
+    files again.
+    """
+    for aside in sorted(run.path.glob(f"{ASIDE}*")):
+        if run.is_held():
+            return
+        start = int(aside.name.removeprefix(ASIDE))
+        if not any(event["kind"] == "started" for event in events_since(run, start)):
+            for path in sorted(aside.iterdir()):
+                target = run.path / path.name
+                if target.is_dir():
+                    shutil.rmtree(target)
+                path.replace(target)
+        shutil.rmtree(aside)
 
 
 def train(run: RunDir, progress: Progress) -> str:
     """Start the worker and show its events; Ctrl-C asks it to checkpoint and stop, a second one ends it.
 
     Returns:
-        What it wrote before its log was open: nothing, unless it could not start.
+        How it ended, if that was not of its own accord: the signal that killed it, what it wrote before its log was
+        open. Empty otherwise.
     """
-    start = run.events.stat().st_size if run.events.exists() else 0
+    start = _size(run.events)
     worker = start_worker(run)
     with progress, _passing_signals_to(worker):
         for event in follow(run, worker, start):
             progress.show(event)
     assert worker.stderr is not None
-    return worker.stderr.read().decode(errors="replace").strip()
+    with worker.stderr:
+        complaint = worker.stderr.read().decode(errors="replace").strip()
+    if worker.returncode < 0:
+        killer = signal.Signals(-worker.returncode).name
+        hint = (
+            "; where memory runs out, the system does that: use a smaller --batch-size" if killer == "SIGKILL" else ""
+        )
+        complaint = f"its worker was killed by {killer}{hint}. {complaint}".strip()
+    return complaint
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 @contextmanager

@@ -11,8 +11,10 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from prove.cli.options import RESULTS, ResultsOption
+from prove.cli.options import RESULTS, ResultsOption, print_json
 from prove.errors import ProveError
+
+_JSON = "prove.json"
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,17 @@ class LazyGroup(TyperGroup):
         entry = next((entry for entry in self.entries if stub is not None and entry.name == stub.name), None)
         return (name, stub, rest) if entry is None else (name, command_of(entry), rest)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note whether the answer is to be JSON: an error is then JSON as well."""
+        ctx.meta[_JSON] = "--json" in args
+        return list(super().parse_args(ctx, args))
+
     def invoke(self, ctx: Any) -> Any:
         """Carry out the command."""
         try:
             return super().invoke(ctx)
         except ProveError as error:
-            report(error)
+            report(error, as_json=bool(ctx.meta.get(_JSON)))
             raise typer.Exit(2) from None
 
 
@@ -98,8 +105,10 @@ def _take_results(command: Any) -> None:
     command.params.append(option)
 
 
-def report(error: ProveError) -> None:
-    """Say on stderr what is wrong and what to do about it."""
+def report(error: ProveError, *, as_json: bool = False) -> None:
+    """Say on stderr what is wrong and what to do about it; with ``as_json`` as a document on stdout, too."""
+    if as_json:
+        print_json({"error": error.message, "hint": error.hint})
     sys.stderr.write(f"error: {error.message}\n")
     if error.hint:
         sys.stderr.write(f"hint: {error.hint}\n")

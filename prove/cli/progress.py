@@ -47,14 +47,20 @@ class Progress:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
+            from rich.table import Column
 
             self._bar = Bar(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[terms]}", markup=False),
+                TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+                BarColumn(bar_width=16),
+                MofNCompleteColumn(table_column=Column(no_wrap=True)),
+                TimeRemainingColumn(table_column=Column(no_wrap=True)),
+                TextColumn(
+                    "{task.fields[terms]}",
+                    markup=False,
+                    table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
+                ),
                 console=Console(stderr=True),
+                expand=True,
             )
             self._bar.start()
             self._task = self._bar.add_task("starting", total=self.max_iters, terms="")
@@ -76,7 +82,9 @@ class Progress:
             self._train(event)
         elif kind in ("started", "wired", "validated"):
             self.note(line(event, self.max_iters))
-            self._describe("building the model" if kind == "started" else "training")
+            self._describe("building" if kind == "started" else "training")
+        elif kind == "finished" and event["reason"] == "early_stop":
+            self.note(line(event, self.max_iters))
 
     def _train(self, event: Mapping[str, Any]) -> None:
         if self._bar is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from prove.build.job_config import Placement
 from prove.build.objective import for_model
 from prove.build.weights import fetch
-from prove.catalog.losses import from_aux, resolve
+from prove.catalog.losses import from_aux, resolve, short
 from prove.catalog.models import MODELS, ModelEntry
 from prove.catalog.strategies import STRATEGIES
 from prove.data.cache import cache_dir
@@ -59,7 +61,10 @@ class RunRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """A job, where it runs, and the model's config file when it was given as one."""
+    """A job, where it runs, and the model's config file when it was given as one.
+
+    Until `with_weights` its placement names the pretrained weights as the model's config does: a URL, a path, a name.
+    """
 
     job: Job
     placement: Placement
@@ -67,11 +72,14 @@ class Plan:
     model_config: str | None
 
 
-def plan(request: RunRequest) -> Plan:
-    """Resolve a request; nothing is written.
+def plan(request: RunRequest, *, proof_only: bool = False) -> Plan:
+    """Resolve a request; nothing is written and nothing is downloaded.
+
+    Args:
+        proof_only: the plan is for a wiring proof, which looks at a term whatever it weighs when.
 
     Raises:
-        ProveError: an unknown name, an impossible setting, a dataset or weights that are not there.
+        ProveError: an unknown name, an impossible setting, a dataset that is not there.
     """
     entry, reference, config_text = _model(request.model)
     strategy = STRATEGIES.get(request.strategy)
@@ -98,6 +106,8 @@ def plan(request: RunRequest) -> Plan:
         amp=request.amp,
     )
     _possible(entry, train)
+    if not proof_only:
+        _weighs(expr, max_iters)
     job = Job(
         dataset={"name": definition.name, **definition.canonical()},
         model=reference,
@@ -106,18 +116,44 @@ def plan(request: RunRequest) -> Plan:
         strategy=strategy.name,
         seed=request.seed,
     )
+    _fits(expr, definition.label_space.classes, definition.name)
     dataset = open_dataset(definition, root=request.data_root)
-    weights = str(fetch(entry.weights, cache_dir() / "weights")) if train.pretrained and entry.weights else None
+    if request.val_images is not None and request.val_images > len(dataset.val):
+        raise ProveError(
+            f"--val-images {request.val_images}, but {definition.name} has {len(dataset.val)} validation images.",
+            hint="Leave it out to validate on all of them.",
+        )
     cuda = _cuda(request.device)
     placement = Placement(
         source=source,
         data_root=str(Path(request.data_root).expanduser().resolve()) if request.data_root else None,
-        weights=weights,
+        weights=entry.weights if train.pretrained else None,
         num_workers=_at_least(0, "workers", request.workers, 4 if cuda else 0),
         threads=_at_least(1, "threads", request.threads, len(os.sched_getaffinity(0))),
         cuda=cuda,
     )
     return Plan(job, placement, dataset, config_text)
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def with_weights(plan: Plan, say: Callable[[str], None] = _to_stderr) -> Plan:
+    """The plan with its pretrained weights as a file on this machine, downloaded if need be.
+
+    Args:
+        say: told what is downloaded, and how large it is.
+
+    Raises:
+        ProveError: the weights can't be had.
+    """
+    source = plan.placement.weights
+    if source is None:
+        return plan
+    file = fetch(source, cache_dir() / "weights", say).absolute()
+    return dataclasses.replace(plan, placement=dataclasses.replace(plan.placement, weights=str(file)))
 
 
 def objective(request: RunRequest) -> LossExpr:
@@ -138,9 +174,14 @@ def objective(request: RunRequest) -> LossExpr:
                 hint='In --loss the weight is part of the text: "ce + 0.3*focal".',
             )
         return resolve(parse(request.loss))
-    if request.aux_weight is not None:
-        return from_aux(request.aux_loss or "none", request.aux_weight)
-    return from_aux(request.aux_loss or "none")
+    aux = request.aux_loss or "none"
+    if request.aux_weight is None:
+        return from_aux(aux)
+    if aux == "none":
+        raise ProveError(
+            "--aux-weight weighs nothing without an --aux-loss.", hint="Name one, such as --aux-loss focal."
+        )
+    return from_aux(aux, request.aux_weight)
 
 
 def _model(name: str) -> tuple[ModelEntry, ModelRef, str | None]:
@@ -181,6 +222,18 @@ def _early_stop(request: RunRequest) -> EarlyStop | None:
     return dataclasses.replace(EarlyStop(), **changed)
 
 
+def _fits(expr: LossExpr, classes: tuple[str, ...], dataset: str) -> None:
+    """Lists that count classes must fit the dataset's."""
+    for term in expr.terms:
+        for name, value in term.params:
+            if not isinstance(value, tuple):
+                continue
+            if name == "classes" and any(not isinstance(each, int) or each >= len(classes) for each in value):
+                raise ProveError(f"{term.body}: {dataset} has classes 0 to {len(classes) - 1}.")
+            if name != "classes" and len(value) != len(classes):
+                raise ProveError(f"{term.body}: {name} has {len(value)} numbers, {dataset} has {len(classes)} classes.")
+
+
 def _possible(entry: ModelEntry, train: TrainSettings) -> None:
     if train.batch_size < entry.min_batch:
         raise ProveError(
@@ -188,6 +241,16 @@ def _possible(entry: ModelEntry, train: TrainSettings) -> None:
             "a batch norm behind its image pooling sees one value per image.",
             hint=f"Use --batch-size {entry.min_batch} or more.",
         )
+
+
+def _weighs(expr: LossExpr, max_iters: int) -> None:
+    for term in expr.terms:
+        if not any(term.weight.at(step / max_iters) > 0 for step in range(max_iters)):
+            raise ProveError(
+                f"The term '{short(LossExpr((term,)))}' weighs nothing in any of the {max_iters} iterations: "
+                "the job would train without it.",
+                hint="Leave the term out, let it start earlier, or raise --max-iters.",
+            )
 
 
 def _cuda(device: str) -> bool:

@@ -6,12 +6,12 @@ Every event holds ``kind``, ``time`` (seconds since 1970, UTC) and ``attempt`` (
     wired        evidence: one line per head and term, see `evidence.json`
     train        iteration, lr, loss, terms {name: value}, weights {name: weight}, seconds_per_iteration,
                  peak_memory_mib
-    validated    iteration, metrics {name: percent or null}, conditions {condition: {name: percent or null}},
+    validated    iteration, images, metrics {name: percent or null}, conditions {condition: {name: percent or null}},
                  classes {class: {"IoU": .., "Acc": .., "bIoU": .., "bF1": .., "support": pixels}}
     best         iteration, monitor, value: validation found a new best
     checkpoint   iteration, file (relative to the run folder)
     finished     iteration, reason ("max_iters" or "early_stop"), last and best (each: iteration, metrics, conditions,
-                 classes as in validated), train_seconds
+                 classes as in validated), train_seconds, peak_memory_mib
     failed       failure (a FailureKind), message, advice, iteration
     interrupted  reason ("signal SIGTERM", ...), iteration: the run can be resumed from its checkpoint
 """

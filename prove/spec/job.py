@@ -101,7 +101,8 @@ class ModelRef:
 
     Attributes:
         name: catalogue name, or the config file's stem.
-        config_sha256: hash of the flattened config file; None for a catalogue model.
+        config_sha256: hash of what a job takes from the config file, which is then its identity; None for a model of
+            the catalogue.
     """
 
     name: str
@@ -130,8 +131,11 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Twelve hex digits that identify the job on any machine."""
-        return hashlib.sha256(canonical_json(self.to_dict()).encode()).hexdigest()[:12]
+        """Twelve hex digits that identify the job on any machine; a config file counts by its content, not its name."""
+        identity = self.to_dict()
+        if self.model.config_sha256 is not None:
+            del identity["model"]["name"]
+        return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
 
     @property
     def dataset_name(self) -> str:

@@ -52,19 +52,34 @@ class Progress:
 def advance(progress: Progress, event: Event) -> Progress:
     """The progress after one more event.
 
-    A new attempt sets a run running again. ``finished`` wins over whatever was concluded before, and nothing but a
-    new attempt changes it.
+    A new attempt sets a run running again, also one whose ``started`` is missing: what it says counts, and it may have
+    failed before it could say more. ``finished`` wins over whatever was concluded before, and nothing but a new
+    attempt changes it.
 
     Raises:
         One of `MALFORMED`: the event is not of the format in `prove.spec.event`.
     """
     attempt, at = count(event["attempt"]), real(event["time"])
+    if attempt > progress.attempts and event["kind"] != "started":
+        progress = replace(progress, **_AGAIN)
     return replace(
         progress,
         attempts=max(progress.attempts, attempt),
         updated_at=at if progress.updated_at is None else max(at, progress.updated_at),
         **_changes(progress, event),
     )
+
+
+_AGAIN: dict[str, Any] = {
+    "state": State.RUNNING,
+    "failure": None,
+    "message": "",
+    "advice": "",
+    "finished_at": None,
+    "metrics": {},
+    "train_seconds": None,
+}
+"""What any new attempt sets, from wherever it goes on."""
 
 
 def _changes(progress: Progress, event: Event) -> dict[str, Any]:
@@ -103,15 +118,9 @@ def _started(progress: Progress, event: Event) -> dict[str, Any]:
     resumed_from = count(event.get("resumed_from") or 0)
     gone = {"val_mIoU": None, "best_mIoU": None, "best_iteration": None} if resumed_from == 0 else {}
     return {
-        "state": State.RUNNING,
-        "failure": None,
-        "message": "",
-        "advice": "",
+        **_AGAIN,
         "iteration": resumed_from,
         "started_at": real(event["time"]) if progress.started_at is None else progress.started_at,
-        "finished_at": None,
-        "metrics": {},
-        "train_seconds": None,
         **gone,
     }
 

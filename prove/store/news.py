@@ -32,14 +32,17 @@ class News:
         progress = advance(self.progress, event)
         kind, number = str(event["kind"]), int(event["attempt"])
         attempt = _attempt(self.attempts.get(number) or Attempt(number), event, progress)
+        # The whole event is read before anything of it is kept.
+        evidence = json.dumps(event["evidence"]) if kind == "wired" else None
+        results = dict(_results(event)) if kind == "finished" else {}
+        if kind == "started" or number > self.progress.attempts:
+            self._restart(progress.iteration)
         if kind in ("train", "validated"):
             self.curves["train" if kind == "train" else "val", event["iteration"]] = _curve(event)
         elif kind == "wired":
-            self.evidence = json.dumps(event["evidence"])
+            self.evidence = evidence
         elif kind == "finished":
-            self.results = dict(_results(event))  # checks the whole report before anything of it is kept
-        elif kind == "started":
-            self._restart(progress.iteration)
+            self.results = results
         self.progress = progress
         self.attempts[number] = attempt
         self.events += 1

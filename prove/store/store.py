@@ -85,7 +85,13 @@ class Store:
 
     @staticmethod
     def holds_nothing(results: Path, url: str | None = None) -> bool:
-        """Whether a results folder has neither a database nor run folders: reading it must not create them."""
+        """Whether a results folder has neither a database nor run folders: reading it must not create them.
+
+        Raises:
+            ProveError: what is named is a file.
+        """
+        if Path(results).is_file():
+            raise ProveError(f"{results} is a file, not a results folder.", hint="Name a folder with --results DIR.")
         where = database_url(results, url)
         has_database = not where.startswith(SQLITE) or Path(where.removeprefix(SQLITE)).exists()
         return not has_database and not (Path(results) / "runs").exists()
@@ -205,6 +211,11 @@ class Store:
             f"There is no run {key!r} in {self.results_folder}. The latest are:\n{listed}",
             hint="List all with `prove status`.",
         )
+
+    def find(self, key: str) -> RunRow | None:
+        """The run of a whole key; None where it was never registered."""
+        rows = self.connection.query(f"{_SELECT_WITH_JOB} WHERE key = :key", {"key": key})
+        return run_row(rows[0]) if rows else None
 
     def attempts(self, key: str) -> list[Attempt]:
         """The attempts at a run, first to last."""

@@ -61,9 +61,11 @@ def _events(run: RunDir) -> list[dict[str, Any]]:
     with open(run.events, "rb") as file:
         for line_ in file:
             try:
-                events.append(json.loads(line_))
+                event = json.loads(line_)
             except ValueError:
                 continue  # a line that a kill cut short; the store reports it
+            if isinstance(event, dict):
+                events.append(event)
     return events
 
 

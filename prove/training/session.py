@@ -127,6 +127,10 @@ class Session:
             planted=planted,
             on_losses=keys.update,
         )
+        held = {id(each) for group in runner.optim_wrapper.optimizer.param_groups for each in group["params"]}
+        lost = [name for name, each in runner.model.named_parameters() if each.requires_grad and id(each) not in held]
+        if lost:
+            raise WiringError([f"the optimiser does not hold {len(lost)} trainable parameters, such as {lost[0]}"])
         install_guard(runner.model, frozenset(keys), lambda: runner.iter)
         return evidence
 

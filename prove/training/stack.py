@@ -47,9 +47,13 @@ def quiet_known_warnings() -> None:
 
 
 def set_threads(count: int) -> None:
-    """Lets torch and OpenCV use ``count`` threads each; two libraries with a thread per core slow each other down."""
+    """Lets torch use ``count`` threads, and OpenCV none beside the caller's.
+
+    Two libraries with a thread per core slow each other down; and a data loader that is forked from a process with
+    OpenCV's threads can wait for them for ever.
+    """
     torch.set_num_threads(count)
-    cv2.setNumThreads(count)
+    cv2.setNumThreads(0)
 
 
 class _Mute:

@@ -23,7 +23,7 @@ from prove.training.evidence import BatchEvidence, Evidence, HeadEvidence, TermE
 from prove.training.guard import WiringError, is_loss
 from prove.training.objective import set_progress
 from prove.training.seeding import seed_torch
-from prove.training.wiring_checks import HeadView, Seen
+from prove.training.wiring_checks import IGNORE, HeadView, Seen, describe_batch
 from prove.training.wiring_mask import MaskView
 from prove.training.wiring_pixel import PixelView
 
@@ -126,9 +126,12 @@ def _examine(
     model: nn.Module, batch: Any, heads: Sequence[HeadPlan], progress: float, class_weight: tuple[float, ...] | None
 ) -> _Outcome:
     set_progress(model, progress)
+    given = [sample.gt_sem_seg.data.squeeze(0).clone() for sample in batch["data_samples"]]
     views = [_view(model, plan, progress, class_weight) for plan in heads]
     step = _step(model, batch, views)
     problems = _unexpected(step, views)
+    for view in views:
+        problems += _labels_changed(view, given)
     terms: dict[tuple[str, str], TermEvidence] = {}
     formula, total = 0.0, float(step.total.detach())
     for view in views:
@@ -144,7 +147,7 @@ def _examine(
         problems.append(f"the total loss is {total}")
     elif not math.isclose(total, formula, rel_tol=VALUE_TOLERANCE, abs_tol=1e-5):
         problems.append(f"the loss that is minimised is {total:.6g}, the objective's formula gives {formula:.6g}")
-    return _Outcome(problems, total, formula, terms, views[0].batch(), frozenset(step.losses))
+    return _Outcome(problems, total, formula, terms, describe_batch(views[0].labels()), frozenset(step.losses))
 
 
 def _view(model: nn.Module, plan: HeadPlan, progress: float, class_weight: tuple[float, ...] | None) -> HeadView:
@@ -184,6 +187,21 @@ def _unexpected(step: Step, views: Sequence[HeadView]) -> list[str]:
         f"{key} is summed into the loss, but the objective has no such term"
         for key in sorted(set(step.losses) - expected)
     ]
+    return problems
+
+
+def _labels_changed(view: HeadView, given: Sequence[Tensor]) -> list[str]:
+    """A head must be given the labels that were loaded, padded with the ignore index and otherwise untouched."""
+    received = view.labels()
+    same = len(received) == len(given)
+    for mine, loaded in zip(received, given, strict=False):
+        height, width = loaded.shape
+        padded = torch.full_like(mine, IGNORE)
+        padded[:height, :width] = loaded.to(mine.device)
+        same = same and torch.equal(mine, padded)
+    problems = [] if same else [f"{view.plan.path}: the labels it is given are not those that were loaded"]
+    if not (received == IGNORE).any():
+        problems.append(f"{view.plan.path}: no pixel of its labels is ignored, though the batch has ignored pixels")
     return problems
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from prove.build.objective import HeadPlan
@@ -50,7 +52,7 @@ class HeadView(Protocol):
     def expected_keys(self) -> set[str]: ...
     def outputs(self) -> list[Tensor]: ...
     def look(self, losses: Mapping[str, float]) -> Seen: ...
-    def batch(self) -> BatchEvidence: ...
+    def labels(self) -> Tensor: ...
 
 
 def evaluated(plan: HeadPlan, evaluate: Callable[[], Any]) -> Any:
@@ -80,6 +82,16 @@ def patch(module: nn.Module, name: str, replacement: Any) -> Callable[[], None]:
 def labels_of(samples: Sequence[Any]) -> Tensor:
     """The labels of a batch, [N, H, W]."""
     return torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in samples])
+
+
+def relabelled(samples: Sequence[Any], labels: Tensor) -> list[SegDataSample]:
+    """Copies of a batch's samples with other labels, [N, H, W]."""
+    copies = []
+    for sample, label in zip(samples, labels, strict=True):
+        copy = SegDataSample(metainfo=sample.metainfo)
+        copy.gt_sem_seg = PixelData(data=label[None])
+        copies.append(copy)
+    return copies
 
 
 def describe_batch(labels: Tensor) -> BatchEvidence:
@@ -189,6 +201,20 @@ def untied(values: Tensor) -> Tensor:
     noise = torch.randn(values.shape, generator=generator).to(values.device, values.dtype)
     spread = values.detach().std() + 1e-3
     return (values.detach() + 1e-2 * spread * noise).requires_grad_()
+
+
+def trial(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """A made-up batch beside the real one, [N, C, H, W] and [N, H, W], ignored where that is.
+
+    Every class occurs, half of the pixels are confidently right and no two errors tie: here a class weight that the
+    real batch has no pixel for, or a hard-pixel mining that keeps all at first, shows.
+    """
+    count = logits.shape[1]
+    made_up = (torch.arange(labels.numel(), device=labels.device) % count).view_as(labels)
+    generator = torch.Generator().manual_seed(1)
+    right = (torch.rand(labels.shape, generator=generator) < 0.5).to(labels.device)
+    sharpened = logits.detach() + 6.0 * right[:, None] * nn.functional.one_hot(made_up, count).movedim(-1, 1)
+    return untied(sharpened.to(logits.dtype)), torch.where(labels == IGNORE, IGNORE, made_up)
 
 
 def _share(gradient: Tensor, all_gradients: Iterable[Tensor]) -> float:

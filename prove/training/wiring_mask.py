@@ -12,11 +12,9 @@ from torch import Tensor, nn
 
 from prove.build.objective import CRITERION, CRITERION_PARTS, HeadPlan, loss_name
 from prove.spec import LossTerm
-from prove.training.evidence import BatchEvidence
 from prove.training.wiring_checks import (
     IGNORE,
     Seen,
-    describe_batch,
     direction_problems,
     doubled,
     evaluated,
@@ -27,6 +25,7 @@ from prove.training.wiring_checks import (
     largest,
     patch,
     record,
+    trial,
     untied,
     value_problems,
 )
@@ -71,17 +70,17 @@ class MaskView:
     def outputs(self) -> list[Tensor]:
         return [*self.cls_scores, *self.mask_preds]
 
-    def batch(self) -> BatchEvidence:
-        return describe_batch(labels_of(self.samples))
+    def labels(self) -> Tensor:
+        return labels_of(self.samples)
 
     def look(self, losses: Mapping[str, float]) -> Seen:
         """Ask all questions. The gradients are those on the outputs of all decoder layers, flattened."""
         seen = Seen()
-        self.labels = labels_of(self.samples)
+        self.truth = self.labels()
         self.leaves = [output.detach().clone().requires_grad_() for output in self.outputs()]
         layers = len(self.cls_scores)
         cls, masks = self.leaves[layers - 1], self.leaves[-1]
-        semantic = evaluated(self.plan, lambda: self.head.semantic_losses(cls, masks, self.labels))
+        semantic = evaluated(self.plan, lambda: self.head.semantic_losses(cls, masks, self.truth))
         gradients: dict[str, Tensor] = {}
         for label, term in self.plan.terms:
             name = loss_name(label, self.plan.kind)
@@ -129,8 +128,8 @@ class MaskView:
     ) -> None:  # fmt: skip
         """A per-pixel term must be its reference, on a semantic map that is written out a second time."""
         where, weight = f"{self.plan.path}, {label}", term.weight.at(self.progress)
-        logits = _semantic_map(cls.detach(), masks.detach(), self.labels).requires_grad_()
-        value, expected, _ = expected_of(term, self.progress, logits, self.labels, self.class_weight)
+        logits = _semantic_map(cls.detach(), masks.detach(), self.truth).requires_grad_()
+        value, expected, _ = expected_of(term, self.progress, logits, self.truth, self.class_weight)
         seen.formula += expected
         name = loss_name(label, self.plan.kind)
         if name not in semantic or self.plan.key(label) not in losses:
@@ -138,11 +137,18 @@ class MaskView:
         contribution = losses[self.plan.key(label)]
         seen.problems += value_problems(where, contribution, expected)
         modules = [module for module in self.head.semantic_terms if module.loss_name == name]
-        own = flat_gradient(self._on_map(modules, logits), [logits])
+        own = flat_gradient(self._on_map(modules, logits, self.truth), [logits])
         by_pixel = own.view_as(logits).abs().amax(dim=1)
-        ignored, valid = largest(by_pixel[self.labels == IGNORE]), largest(by_pixel[self.labels != IGNORE])
+        ignored, valid = largest(by_pixel[self.truth == IGNORE]), largest(by_pixel[self.truth != IGNORE])
         seen.problems += gradient_problems(where, weight, ignored, valid)
         seen.problems += direction_problems(where, weight, *self._directions(name, term, cls, masks))
+        tried, trial_labels = trial(logits, self.truth)
+        _, expected, direction = expected_of(term, self.progress, tried, trial_labels, self.class_weight)
+        made_up = self._on_map(modules, tried, trial_labels)
+        seen.problems += value_problems(
+            f"{where} (on a made-up batch)", float(torch.as_tensor(made_up).detach()), expected
+        )
+        seen.problems += direction_problems(where, weight, flat_gradient(made_up, [tried]), direction)
         doubling = self._double_semantic(modules, name, semantic, seen.problems, where) if weight > 0 else 2.0
         seen.terms[label] = record(
             label, term, self.progress, contribution, value, gradients, self.plan,
@@ -152,16 +158,16 @@ class MaskView:
     def _directions(self, name: str, term: LossTerm, cls: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """A term's gradient on the head's outputs and its reference's, where no errors tie."""
         leaves = [untied(cls), untied(masks)]
-        own = evaluated(self.plan, lambda: self.head.semantic_losses(*leaves, self.labels))
-        on_leaves = _semantic_map(leaves[0], leaves[1], self.labels)
-        _, _, on_map = expected_of(term, self.progress, on_leaves, self.labels, self.class_weight)
+        own = evaluated(self.plan, lambda: self.head.semantic_losses(*leaves, self.truth))
+        on_leaves = _semantic_map(leaves[0], leaves[1], self.truth)
+        _, _, on_map = expected_of(term, self.progress, on_leaves, self.truth, self.class_weight)
         through_map = (on_leaves * on_map.view_as(on_leaves).to(on_leaves.dtype)).sum()
         return flat_gradient(own[name], leaves), flat_gradient(through_map, leaves)
 
-    def _on_map(self, modules: Sequence[Any], logits: Tensor) -> Any:
+    def _on_map(self, modules: Sequence[Any], logits: Tensor, labels: Tensor) -> Any:
         """The terms evaluated on a semantic map that stands in for the head's."""
         ignore = self.head.ignore_index
-        return evaluated(self.plan, lambda: sum(module(logits, self.labels, ignore_index=ignore) for module in modules))
+        return evaluated(self.plan, lambda: sum(module(logits, labels, ignore_index=ignore) for module in modules))
 
     def _is_criterion(self, key: str) -> bool:
         prefix, _, name = key.partition(".")
@@ -208,7 +214,7 @@ class MaskView:
         with torch.no_grad():
             return doubled(
                 modules,
-                lambda: {k: float(v.detach()) for k, v in self.head.semantic_losses(cls, masks, self.labels).items()},
+                lambda: {k: float(v.detach()) for k, v in self.head.semantic_losses(cls, masks, self.truth).items()},
                 lambda key: key == name,
                 {key: float(value.detach()) for key, value in before.items()},
                 problems,

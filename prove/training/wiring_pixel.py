@@ -9,12 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from prove.build.objective import HeadPlan, loss_name
-from prove.spec import LossTerm
-from prove.training.evidence import BatchEvidence
 from prove.training.wiring_checks import (
     IGNORE,
     Seen,
-    describe_batch,
     direction_problems,
     doubled,
     evaluated,
@@ -25,7 +22,8 @@ from prove.training.wiring_checks import (
     largest,
     patch,
     record,
-    untied,
+    relabelled,
+    trial,
     value_problems,
 )
 
@@ -58,12 +56,12 @@ class PixelView:
     def outputs(self) -> list[Tensor]:
         return [self.logits]
 
-    def batch(self) -> BatchEvidence:
-        return describe_batch(labels_of(self.samples))
+    def labels(self) -> Tensor:
+        return labels_of(self.samples)
 
     def look(self, losses: Mapping[str, float]) -> Seen:
         seen = Seen()
-        labels = labels_of(self.samples)
+        labels = self.labels()
         full = nn.functional.interpolate(
             self.logits.detach().float(), size=labels.shape[-2:], mode="bilinear", align_corners=self.head.align_corners
         ).requires_grad_()
@@ -73,11 +71,15 @@ class PixelView:
             for label, _ in self.plan.terms
             if (name := loss_name(label, self.plan.kind)) in mine
         }
+        trial_logits, trial_labels = trial(full, labels)
+        tried = evaluated(
+            self.plan, lambda: self.head.loss_by_feat(trial_logits, relabelled(self.samples, trial_labels))
+        )
         for label, term in self.plan.terms:
-            value, expected, direction = expected_of(term, self.progress, full, labels, self.class_weight)
+            value, expected, _ = expected_of(term, self.progress, full, labels, self.class_weight)
             seen.formula += expected
             name, where = loss_name(label, self.plan.kind), f"{self.plan.path}, {label}"
-            if name not in mine or self.plan.key(label) not in losses:
+            if name not in mine or name not in tried or self.plan.key(label) not in losses:
                 continue  # reported as missing from the sum
             contribution = losses[self.plan.key(label)]
             seen.problems += value_problems(where, contribution, expected)
@@ -86,9 +88,9 @@ class PixelView:
             by_pixel = gradient.view_as(full).abs().amax(dim=1)
             ignored, valid = largest(by_pixel[labels == IGNORE]), largest(by_pixel[labels != IGNORE])
             seen.problems += gradient_problems(where, weight, ignored, valid)
-            if term.name == "lovasz":
-                gradient, direction = self._untied(name, term, full, labels)
-            seen.problems += direction_problems(where, weight, gradient, direction)
+            _, expected, direction = expected_of(term, self.progress, trial_logits, trial_labels, self.class_weight)
+            seen.problems += value_problems(f"{where} (on a made-up batch)", float(tried[name].detach()), expected)
+            seen.problems += direction_problems(where, weight, flat_gradient(tried[name], [trial_logits]), direction)
             doubling = self._doubling(name, full, mine, seen.problems, where) if weight > 0 else 2.0
             seen.terms[label] = record(
                 label, term, self.progress, contribution, value, gradients, self.plan,
@@ -100,13 +102,6 @@ class PixelView:
         if all(name in again for name in names.values()):
             seen.gradients = {label: flat_gradient(again[name], [low]) for label, name in names.items()}
         return seen
-
-    def _untied(self, name: str, term: LossTerm, full: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """A term's gradient and its reference's, where no errors tie."""
-        logits = untied(full)
-        losses = evaluated(self.plan, lambda: self.head.loss_by_feat(logits, self.samples))
-        _, _, direction = expected_of(term, self.progress, logits, labels, self.class_weight)
-        return flat_gradient(losses[name], [logits]), direction
 
     def _doubling(
         self, name: str, full: Tensor, before: Mapping[str, Tensor], problems: list[str], where: str

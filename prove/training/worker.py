@@ -7,7 +7,6 @@ import hashlib
 import os
 import shutil
 import socket
-import tempfile
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +41,8 @@ def attempt(run: RunDir, recorder: Recorder) -> int:
     """
     iteration = 0
     runner: ProveRunner | None = None
-    scratch = tempfile.mkdtemp(prefix="prove-")
+    scratch = run.path / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)
     try:
         job = Job.from_dict(read_json(run.job))
         launch = read_json(run.launch)
@@ -71,16 +71,15 @@ def attempt(run: RunDir, recorder: Recorder) -> int:
         weight = training_class_weight(job, dataset)
         built = build_config(job, dataset, placement, weight, run.model_config)
         write_atomically(run.config, lambda file: file.write(built.config.pretty_text.encode()))
-        write_json(run.env, environment(dataset, placement))
         surroundings = {"data": fingerprints(dataset), "device": "cuda" if torch.cuda.is_available() else "cpu"}
         if state is not None:
             check_same_surroundings(state["prove"]["surroundings"], surroundings)
+        write_json(run.env, environment(dataset, placement))
         resumed = state["prove"] if state else None
         session = Session(run, job, built.heads, recorder, weight, short(job.loss), surroundings, resumed)
         session.proof_only = bool(launch.get("proof_only"))
         session.listen()
-        runner = make_runner(built, Path(scratch))
-        set_threads(placement.threads)  # the Runner sets OpenCV's to its own liking
+        runner = make_runner(built, scratch)
         runner.watcher, runner.resume_state = session, state
         runner.weights = Path(placement.weights) if placement.weights else None
         runner.train()
@@ -148,7 +147,7 @@ def make_runner(built: BuiltConfig, work_dir: Path) -> ProveRunner:
     config = built.config.copy()
     config.work_dir = str(work_dir)
     config.log_level = "WARNING"
-    config.experiment_name = work_dir.name
+    config.experiment_name = work_dir.parent.name
     runner: ProveRunner = ProveRunner.from_cfg(config)
     return runner
 

@@ -141,6 +141,23 @@ def test_terms_reach_every_head(planned: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("loss", "iterations"),
+    [("ce + constant(0.3, start=0.96)*focal", 20), ("ce + 0->0.3*focal", 1)],
+)
+def test_a_term_that_never_weighs_anything_is_refused(loss: str, iterations: int, planned: Any) -> None:
+    settings = {"dataset": "SynthStreet", "data_root": None, "model": "fcn_tiny", "eval_interval": 1}
+    with pytest.raises(ProveError, match=rf"focal' weighs nothing in any of the {iterations} iterations"):
+        planned(loss=loss, max_iters=iterations, **settings)
+
+
+def test_a_term_that_weighs_something_once_is_planned_and_a_proof_asks_for_no_weight(planned: Any) -> None:
+    assert planned(model="fcn_tiny", loss="ce + constant(0.3, start=0.95)*focal", max_iters=20)
+    assert planned(model="fcn_tiny", loss="ce + 0->0.3*focal", max_iters=2)
+    late = RunRequest(model="fcn_tiny", loss="ce + constant(0.3, start=0.5)*focal", max_iters=1, eval_interval=1)
+    assert plan(late, proof_only=True).job.loss.labels == ("ce", "focal")
+
+
+@pytest.mark.parametrize(
     ("asked", "minimised"),
     [
         ("ce", "m2f"),

@@ -84,6 +84,30 @@ def test_a_schedule_in_epochs_becomes_one_in_iterations() -> None:
     assert lr_schedule(config, 400, 0.01)[0]["milestones"] == [100, 200]
 
 
+@pytest.mark.parametrize("steps", [400, 4000, 12000])
+@pytest.mark.parametrize("main", ["PolyLR", "CosineAnnealingLR"])
+def test_an_open_ended_part_lasts_as_long_as_the_training(main: str, steps: int) -> None:
+    """MMEngine's Runner ends it with train_cfg; the end of the warm-up does not say how long a schedule is."""
+    warm_up = {"type": "LinearLR", "start_factor": 0.001, "begin": 0, "end": 400, "by_epoch": False}
+    part = {"type": main, "eta_min": 0.0, "begin": 400, "by_epoch": False}
+    before = curve([warm_up, {**part, "end": 4000}], 0.01, 4000)
+    config = base([warm_up, part], train_cfg={"type": "IterBasedTrainLoop", "max_iters": 4000})
+    after = curve(lr_schedule(config, steps, 0.01), 0.01, steps)
+    for step in range(0, steps, 7):
+        assert after[step] == pytest.approx(before[step * 4000 // steps], abs=0.0004)
+    assert max(after) == pytest.approx(0.01, rel=0.02)
+    assert after[-1] < 0.0004
+    for few in (1, 2, 3):
+        assert [each["type"] for each in lr_schedule(config, few, 0.01)] == [main]
+
+
+def test_training_that_ends_before_its_schedule_is_stretched_as_it_is() -> None:
+    """At half of the training the rate is that of a quarter of the schedule."""
+    config = base(POLY, train_cfg={"max_iters": STEPS // 2})
+    rates = curve(lr_schedule(config, 600, 0.01), 0.01, 600)
+    assert rates[300] == pytest.approx(curve(POLY, 0.01, STEPS)[STEPS // 4], rel=0.01)
+
+
 @pytest.mark.parametrize("steps", [1, 2, 5, 30, 54, 60, 107, 160, 200, 213, 1000])
 @pytest.mark.parametrize("name", ["segformer_mit-b0", "fcn_tiny"])
 def test_short_jobs_reach_their_rate(name: str, steps: int) -> None:
@@ -105,6 +129,7 @@ def test_no_part_is_shorter_than_an_iteration() -> None:
     [
         ([{"type": "OneCycleLR", "total_steps": 10}], "OneCycleLR, which PROVE can't fit"),
         ([{"type": "MultiStepLR", "milestones": [3], "by_epoch": False}], "does not say how long"),
+        ([WARM[0], {"type": "PolyLR", "begin": 300, "by_epoch": False}], "does not say how long"),
         ([WARM[0], {"type": "PolyLR", "end": 40}], "in epochs and in iterations"),
     ],
 )

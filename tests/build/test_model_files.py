@@ -65,6 +65,57 @@ def test_the_key_follows_what_the_file_defines(fcn: Path, planned: Any) -> None:
     assert planned(fcn).job.key != key
 
 
+def test_the_key_does_not_follow_the_files_name(fcn: Path, planned: Any, tmp_path: Path) -> None:
+    one = planned(fcn).job
+    other = planned(fcn.rename(tmp_path / "renamed.py")).job
+    assert (one.model.name, other.model.name) == ("mine", "renamed")
+    assert one.key == other.key
+
+
+@pytest.mark.parametrize(
+    ("addition", "same"),
+    [
+        ("train_cfg = dict(type='IterBasedTrainLoop', max_iters=8000, val_interval=100)", False),
+        ("train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=80)", False),
+        ("train_cfg = dict(val_interval=100)", True),  # PROVE's own is used
+        ("model['test_cfg'] = dict(mode='slide', crop_size=(64, 64), stride=(32, 32))", False),
+        ("model['data_preprocessor']['mean'] = [0.0, 0.0, 0.0]", False),
+        ("optim_wrapper['clip_grad'] = dict(max_norm=1.0)", False),
+        ("param_scheduler[0]['power'] = 1.0", False),
+        ("data_root = '/elsewhere'", True),
+    ],
+)
+def test_the_digest_follows_all_that_a_job_takes(addition: str, same: bool, fcn: Path) -> None:
+    flat = load(fcn).pretty_text
+    fcn.write_text(flat)
+    before = digest(load(fcn))
+    fcn.write_text(f"{flat}\n{addition}\n")
+    assert (digest(load(fcn)) == before) == same
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model['pretrained'] = '{}'",
+        "model['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint='{}')",
+        "model['backbone']['init_cfg'] = [dict(type='Pretrained', checkpoint='{}')]",
+    ],
+)
+def test_where_weights_lie_is_no_part_of_the_digest(text: str, fcn: Path) -> None:
+    flat = load(fcn).pretty_text
+
+    def of(source: str) -> str:
+        fcn.write_text(flat + "\n" + text.format(source) + "\n")
+        config = load(fcn)
+        found = digest(config)
+        assert source in config.pretty_text  # what a run reads stays as it is
+        return found
+
+    assert of("/home/one/resnet.pth") == of("/data/resnet.pth") == of("~/weights/resnet.pth")
+    assert of("/data/other.pth") != of("/data/resnet.pth")
+    assert of("https://a.example/resnet.pth") != of("https://b.example/resnet.pth")
+
+
 def test_the_digest_survives_writing_and_reading(fcn: Path, tmp_path: Path) -> None:
     config = load(fcn)
     again = tmp_path / "again.py"
@@ -109,6 +160,8 @@ def test_a_missing_file_is_a_clear_message(planned: Any, tmp_path: Path) -> None
         ("optim_wrapper['accumulative_counts'] = 4\n", "adds up the gradients of 4 batches"),
         ("model['pretrained'] = 'a.pth'\nmodel['backbone']['init_cfg'] = dict(type='Pretrained', checkpoint='b.pth')\n",
          "weights from 2 places: a.pth, b.pth"),
+        ("model['backbone']['pretrained'] = True\n", "has `pretrained=True` in its ResNetV1c"),
+        ("model['pretrained'] = True\n", "has `pretrained=True` in its EncoderDecoder"),
     ],
 )  # fmt: skip
 def test_what_would_train_otherwise_than_asked_is_refused(addition: str, message: str, fcn: Path, planned: Any) -> None:

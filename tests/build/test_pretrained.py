@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from prove.build.model import patch_model
 from prove.build.objective import plan_heads
 from prove.build.weights import fetch, hub_url
 from prove.catalog.losses import resolve
+from prove.cli.config import show
+from prove.cli.request import RunRequest, plan, with_weights
 from prove.errors import ProveError
 from prove.spec import parse
 
@@ -62,6 +65,8 @@ def test_a_download_is_checked_against_its_name(tmp_path: Path, monkeypatch: pyt
     digest = hashlib.sha256(content).hexdigest()[:8]
 
     class Answer:
+        headers = {"Content-Length": "2400000"}  # noqa: RUF012
+
         def __enter__(self) -> Answer:
             return self
 
@@ -71,21 +76,68 @@ def test_a_download_is_checked_against_its_name(tmp_path: Path, monkeypatch: pyt
             return content
 
     monkeypatch.setattr("urllib.request.urlopen", lambda *args, **options: Answer())
-    good = fetch(f"https://weights.example/net-{digest}.pth", tmp_path)
+    said: list[str] = []
+    url = f"https://weights.example/net-{digest}.pth"
+    good = fetch(url, tmp_path, said.append)
     assert good.read_bytes() == content
+    assert said == [f"downloading the pretrained backbone (2 MB) from {url}"]
+    assert fetch(url, tmp_path, said.append) == good
+    assert len(said) == 1
     with pytest.raises(ProveError, match="not the file that its name promises"):
         fetch("https://weights.example/net-00000000.pth", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [good.name]
 
 
-def test_no_way_to_the_network_is_a_clear_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*args: Any, **options: Any) -> Any:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError("Network is unreachable"), "Network is unreachable"),
+        (TimeoutError(), "TimeoutError"),
+        (http.client.IncompleteRead(b"abc", 7), "IncompleteRead"),
+    ],
+    ids=["offline", "timeout", "cut"],
+)
+def test_a_failed_download_is_a_clear_message(
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr("urllib.request.urlopen", failing)
+    with pytest.raises(ProveError, match=rf"can't be downloaded .*{reason}") as caught:
+        fetch("https://weights.example/net-00000000.pth", tmp_path)
+    assert "--no-pretrained" in caught.value.hint
+
+
+def test_a_plan_needs_no_weights_until_it_is_carried_out(
+    camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def offline(url: str, **options: Any) -> Any:
+        asked.append(url)
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr("urllib.request.urlopen", offline)
-    with pytest.raises(ProveError, match=r"can't be downloaded .*Network is unreachable") as caught:
-        fetch("https://weights.example/net-00000000.pth", tmp_path)
-    assert "--no-pretrained" in caught.value.hint
+    monkeypatch.setenv("PROVE_CACHE", str(tmp_path / "cache"))
+    request = RunRequest("CamVid", "segformer_mit-b0", data_root=str(camvid), device="cpu", max_iters=4, batch_size=2)
+    chosen = plan(request)
+    show(request)
+    url = chosen.placement.weights
+    assert url is not None
+    assert url.endswith("/mit_b0_20220624-7e0fe6dd.pth")
+    assert f"'{url}'" in capsys.readouterr().out
+    assert not asked
+    with pytest.raises(ProveError, match="can't be downloaded"):
+        with_weights(chosen)
+    assert asked == [url]
+    file = tmp_path / "cache" / "weights" / url.rsplit("/", 1)[-1]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"weights")
+    placed = with_weights(chosen)
+    assert placed.placement.weights == str(file)
+    assert placed.job == chosen.job
+    assert with_weights(placed) == placed
 
 
 @pytest.mark.parametrize("config", [PLAIN, NESTED, INIT])

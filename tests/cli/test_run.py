@@ -15,6 +15,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from prove.cli.execute import execute, set_aside
+from prove.cli.progress import Progress
+from prove.cli.request import Plan, RunRequest, plan
+from prove.data.manifest import fingerprint
+from prove.errors import ProveError
+from prove.rundir import RunDir, write_json
+from prove.spec.event import State
+from prove.store import RunRow, Store
+from tests.journal import encoded, failed, finished, interrupted, started
+
 ROOT = Path(__file__).parents[2]
 TINY = ["--model", "fcn_tiny", "--dataset", "CamVid", "--batch-size", "2", "--crop-size", "64x64", "--threads", "1",
         "--device", "cpu", "--no-early-stop"]  # fmt: skip
@@ -90,6 +100,187 @@ def test_a_failed_run_exits_1(camvid: Path, tmp_path: Path) -> None:
     assert json.loads(prove("status", "--json", cwd=tmp_path).stdout)["counts"]["failed"] == 1
 
 
+SAYING = """
+import sys
+path, events, complaint = sys.argv[1:]
+if events:
+    open(path, "a").write(events)
+sys.stderr.write(complaint)
+"""
+
+
+def worker_that(monkeypatch: pytest.MonkeyPatch, *reports: dict, stderr: str = "") -> None:
+    """Instead of a worker that trains: one that reports these events, writes on stderr and ends."""
+
+    def start(run: RunDir) -> subprocess.Popen[bytes]:
+        said = [str(run.events), encoded(list(reports)).decode(), stderr]
+        return subprocess.Popen([sys.executable, "-c", SAYING, *said], stderr=subprocess.PIPE)
+
+    monkeypatch.setattr("prove.cli.execute.start_worker", start)
+
+
+def tiny_plan(camvid: Path) -> Plan:
+    return plan(
+        RunRequest(
+            dataset="CamVid", data_root=str(camvid), model="fcn_tiny", max_iters=40, crop_size="64x64", device="cpu"
+        )
+    )
+
+
+def finish(chosen: Plan, results: Path) -> RunDir:
+    """The folder of a job that was trained to its end, on its dataset as it is now."""
+    run = RunDir.of(results, chosen.job.key)
+    run.create()
+    write_json(run.job, chosen.job.to_dict())
+    dataset = chosen.dataset
+    write_json(run.env, {"data_fingerprint": {"train": fingerprint(dataset.train), "val": fingerprint(dataset.val)}})
+    run.checkpoint(40).write_bytes(b"weights")
+    run.confusion.write_bytes(b"counts")
+    run.events.write_bytes(encoded([started(), finished()]))
+    return run
+
+
+def again(chosen: Plan, results: Path, *, restart: bool) -> RunRow:
+    return execute(chosen, results, restart=restart, progress=Progress(40, quiet=True))
+
+
+def state_of(run: RunDir, results: Path) -> State:
+    with Store.open(results) as store:
+        store.refresh()
+        return store.run(run.key).state
+
+
+def trained_files(run: RunDir) -> set[str]:
+    """What training made, by name below the run folder."""
+    made = [*run.path.glob("checkpoints/*"), *run.path.glob("replaced-*"), run.confusion, run.env]
+    return {str(path.relative_to(run.path)) for path in made if path.exists()}
+
+
+ALL_FILES = {"checkpoints/iter_40.pth", "confusion.npz", "env.json"}
+
+
+def test_a_restart_that_never_starts_is_an_error_and_loses_nothing(
+    camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = tiny_plan(camvid)
+    run = finish(chosen, tmp_path)
+    worker_that(monkeypatch, stderr="No module named torch")
+    with pytest.raises(ProveError, match="could not start: No module named torch") as caught:
+        again(chosen, tmp_path, restart=True)
+    assert "finished as before" in str(caught.value.hint)
+    assert state_of(run, tmp_path) is State.FINISHED
+    assert trained_files(run) == ALL_FILES
+    assert run.checkpoint(40).read_bytes() == b"weights"
+
+
+def test_a_first_run_that_never_starts_is_an_error(
+    camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker_that(monkeypatch, stderr="Illegal instruction")
+    with pytest.raises(ProveError, match="could not start: Illegal instruction"):
+        again(tiny_plan(camvid), tmp_path, restart=False)
+
+
+@pytest.mark.parametrize(
+    ("reports", "state", "files"),
+    [
+        ([failed(60, attempt=2, iteration=0)], State.FAILED, ALL_FILES),
+        ([interrupted(60, attempt=2, iteration=0)], State.INTERRUPTED, ALL_FILES),
+        ([started(60, attempt=2), failed(61, attempt=2)], State.FAILED, set()),
+        ([started(60, attempt=2)], State.INTERRUPTED, set()),  # killed: the store concludes it
+    ],
+)
+def test_a_restart_that_fails_is_not_finished(
+    reports: list[dict], state: State, files: set[str], camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = tiny_plan(camvid)
+    run = finish(chosen, tmp_path)
+    worker_that(monkeypatch, *reports)
+    row = again(chosen, tmp_path, restart=True)
+    assert (row.state, row.attempts, row.metrics["mIoU"]) == (state, 2, None)
+    assert trained_files(run) == files
+
+
+def test_a_second_failure_before_the_start_is_a_failure_too(
+    camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = tiny_plan(camvid)
+    run = finish(chosen, tmp_path)
+    with open(run.events, "ab") as file:
+        file.write(encoded([failed(60, attempt=2)]))
+    worker_that(monkeypatch, failed(70, attempt=2))
+    row = again(chosen, tmp_path, restart=False)
+    assert (row.state, row.finished_at) == (State.FAILED, failed(70)["time"])
+
+
+def test_a_restart_that_was_killed_before_its_worker_started_gives_the_files_back(camvid: Path, tmp_path: Path) -> None:
+    chosen = tiny_plan(camvid)
+    run = finish(chosen, tmp_path)
+    set_aside(run)
+    assert not ALL_FILES & trained_files(run)
+    assert again(chosen, tmp_path, restart=False).state is State.FINISHED
+    assert trained_files(run) == ALL_FILES
+
+
+def test_a_finished_run_answers_for_its_own_data_only(
+    camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    chosen = tiny_plan(camvid)
+    run = finish(chosen, results)
+    same, other = (Path(shutil.copytree(camvid, tmp_path / name)) for name in ("same", "other"))
+    assert again(tiny_plan(same), results, restart=False).state is State.FINISHED
+
+    label = sorted((other / "valannot").iterdir())[0]
+    pixels = np.array(Image.open(label))
+    pixels[0, 0] = 1 - pixels[0, 0]
+    Image.fromarray(pixels).save(label)
+    changed = tiny_plan(other)
+    assert changed.job.key == run.key
+    with pytest.raises(ProveError, match="the val split of CamVid differs") as caught:
+        again(changed, results, restart=False)
+    assert "--restart" in str(caught.value.hint)
+    assert str(other) in caught.value.message
+
+    run.env.unlink()
+    with pytest.raises(ProveError, match="no longer says"):
+        again(chosen, results, restart=False)
+    worker_that(monkeypatch, started(60, attempt=2), finished(70, attempt=2))
+    assert again(changed, results, restart=True).attempts == 2
+
+
+def test_only_a_run_that_will_train_needs_weights(
+    camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(_: Plan) -> Plan:
+        raise ProveError("no weights")
+
+    monkeypatch.setattr("prove.cli.execute.with_weights", offline)
+    chosen = tiny_plan(camvid)
+    results = tmp_path / "results"
+    with pytest.raises(ProveError, match="no weights"):
+        again(chosen, results, restart=False)
+    assert not results.exists()
+    finish(chosen, results)
+    assert again(chosen, results, restart=False).state is State.FINISHED
+    with pytest.raises(ProveError, match="no weights"):
+        again(chosen, results, restart=True)
+    assert trained_files(RunDir.of(results, chosen.job.key)) == ALL_FILES
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_a_run_that_another_process_trains_is_left_alone(
+    camvid: Path, tmp_path: Path, restart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker_that(monkeypatch, stderr="there is a second worker")
+    chosen = tiny_plan(camvid)
+    run = finish(chosen, tmp_path)
+    run.events.write_bytes(encoded([started()]))  # its `prove run` may be gone, the worker lives on
+    with run.lock(), pytest.raises(ProveError, match="being trained by another process"):
+        again(chosen, tmp_path, restart=restart)
+    assert trained_files(run) == ALL_FILES
+
+
 WRONG = {
     "model": (["--model", "fcn_tyni"], ["fcn_tyni", "fcn_tiny"]),
     "dataset": (["--dataset", "CamVod"], ["CamVod", "CamVid"]),
@@ -111,6 +302,12 @@ WRONG = {
     "seed": (["--seed", "-1"], ["seed", "-1"]),
     "file": (["--model", "nowhere.py"], ["nowhere.py"]),
     "criterion": (["--loss", "m2f"], ["m2f", "segformer_mit-b0"]),
+    "aux weight": (["--aux-weight", "0.5"], ["--aux-weight", "--aux-loss"]),
+    "class weights": (["--loss", "ce(class_weight=[1,2])"], ["class_weight has 2 numbers", "11 classes"]),
+    "alphas": (["--loss", "ce + focal(alpha=[1,2])"], ["alpha has 2 numbers", "11 classes"]),
+    "classes": (["--loss", "ce + lovasz(classes=[50])"], ["classes 0 to 10"]),
+    "val images": (["--val-images", "1000"], ["--val-images 1000", "3 validation images"]),
+    "never": (["--loss", "ce + constant(0.3, start=0.95)*dice", "--max-iters", "10"], ["dice", "10"]),
     "weights": ([], ["pretrained", "--no-pretrained"]),
 }
 
@@ -165,7 +362,7 @@ def test_results_that_are_a_file(camvid: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("not a folder")
     refused = prove("run", *TINY, "--data-root", str(camvid), "--results", "taken", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "can't be written" in refused.stderr
+    assert "is a file" in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
@@ -208,3 +405,35 @@ def test_doctor_has_no_complaint_here(tmp_path: Path) -> None:
     findings = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert findings["training stack"]["ok"], findings["training stack"]
     assert findings["mmcv operators"]["found"].startswith(("PROVE's own", "compiled"))
+
+
+def test_an_error_is_json_where_json_was_asked_for(tmp_path: Path) -> None:
+    refused = prove("run", "--model", "fcn_tyni", "--json", cwd=tmp_path)
+    assert refused.returncode == 2
+    document = json.loads(refused.stdout)
+    assert "fcn_tyni" in document["error"]
+    assert "fcn_tiny" in document["hint"]
+
+
+def test_a_results_file_is_not_an_empty_results_folder(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("not a folder")
+    refused = prove("status", "--results", "taken", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "is a file" in refused.stderr
+
+
+def test_a_killed_worker_is_named(camvid: Path, tmp_path: Path) -> None:
+    """kill -9 of the worker, as by a system short of memory: the user is told, and can continue."""
+    arguments = ["run", *TINY, "--data-root", str(camvid), "--max-iters", "500", "--eval-interval", "500"]
+    command = [str(Path(sys.executable).parent / "prove"), *arguments]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 200
+    while not (events := list(tmp_path.glob("results/runs/*/events.jsonl"))) or '"train"' not in events[0].read_text():
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    os.kill(json.loads(events[0].read_text().splitlines()[0])["pid"], signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "killed by SIGKILL" in err
+    assert "--batch-size" in err

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prove.errors import ProveError
-from prove.spec import EarlyStop, Job, LossExpr, LossTerm, TrainSettings, WeightSchedule
+from prove.spec import EarlyStop, Job, LossExpr, LossTerm, ModelRef, TrainSettings, WeightSchedule
 from prove.spec.job import canonical_json
 from tests.journal import make_job
 
@@ -107,6 +107,15 @@ def test_the_key_is_the_hash_of_the_canonical_text_in_any_process() -> None:
             text=True,
         )
         assert done.stdout.strip() == job.key
+
+
+def test_a_config_file_counts_by_its_content_not_its_name() -> None:
+    one, other = (make_job(model=ModelRef(name, "a" * 64)) for name in ("mine", "renamed"))
+    assert one.key == other.key
+    assert make_job(model=ModelRef("mine", "b" * 64)).key != one.key
+    assert make_job(model=ModelRef("fcn_tiny")).key != make_job(model=ModelRef("hrnet_hr48")).key
+    assert Job.from_dict(one.to_dict()) == one
+    assert Job.from_dict(one.to_dict()).model.name == "mine"
 
 
 def test_another_schema_is_refused() -> None:

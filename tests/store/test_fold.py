@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from prove.spec.event import FailureKind, State
 from prove.store.fold import MALFORMED, Progress, advance, derive_state, settle
-from tests.journal import event, failed, finished, interrupted, started, train, validated, whole_life
+from tests.journal import START, event, failed, finished, interrupted, started, train, validated, whole_life
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,20 @@ from tests.journal import event, failed, finished, interrupted, started, train, 
         ([started(), finished(), failed(60)], False, State.FINISHED),
         ([started(), finished(), interrupted(60)], False, State.FINISHED),
         ([started(), finished(), train(40)], False, State.FINISHED),
+        # A new attempt that ended before it could say `started`.
+        ([started(), finished(), failed(60, attempt=2)], False, State.FAILED),
+        ([started(), finished(), interrupted(60, attempt=2)], False, State.INTERRUPTED),
+        ([started(), failed(), interrupted(60, attempt=2)], False, State.INTERRUPTED),
+        ([failed()], False, State.FAILED),
+        ([started(), finished(), failed(60, attempt=2), started(70, attempt=2)], True, State.RUNNING),
+        (
+            [started(), finished(), failed(60, attempt=2), started(70, attempt=2), finished(attempt=2)],
+            False,
+            State.FINISHED,
+        ),
+        ([started(), finished(), train(5, attempt=2)], True, State.RUNNING),
+        ([started(), finished(), train(5, attempt=2)], False, State.INTERRUPTED),
+        ([started(), finished(), started(60, attempt=2), finished(attempt=2), failed(80)], False, State.FINISHED),
         (whole_life(), False, State.FINISHED),
         (whole_life()[:-1], False, State.INTERRUPTED),
     ],
@@ -66,6 +80,14 @@ def test_a_new_attempt_forgets_the_outcome_of_the_old_one() -> None:
     assert (resumed.iteration, resumed.attempts, resumed.val_mIoU) == (10, 2, 20.0)
     fresh = advance(reduce(advance, [started(), finished()], Progress()), started(60, attempt=2))
     assert (fresh.metrics, fresh.best_mIoU, fresh.val_mIoU, fresh.train_seconds) == ({}, None, None, None)
+
+
+def test_an_attempt_that_failed_before_it_started_leaves_no_result() -> None:
+    before = reduce(advance, [started(), finished()], Progress())
+    after = advance(before, failed(60, attempt=2, iteration=0))
+    assert (after.state, after.failure, after.attempts) == (State.FAILED, FailureKind.DIVERGED, 2)
+    assert (after.metrics, after.train_seconds, after.finished_at) == ({}, None, START + 60)
+    assert (after.iteration, after.best_mIoU) == (40, 41.0)  # its checkpoints are where they were
 
 
 def test_a_derived_interruption_is_undone_by_a_sign_of_life() -> None:

@@ -22,6 +22,7 @@ from tests.journal import (
     START,
     encoded,
     event,
+    failed,
     finished,
     interrupted,
     make_job,
@@ -181,6 +182,26 @@ def test_a_fresh_attempt_voids_the_curve_and_the_results(tmp_path: Path) -> None
         assert store.evidence(run.key) is None
         row = store.run(run.key)
         assert (row.state, row.attempts, set(row.metrics.values())) == (State.RUNNING, 3, {None})
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_failure_without_a_start_voids_the_results_and_keeps_the_curve(tmp_path: Path, together: bool) -> None:
+    late = failed(100.0, attempt=3, iteration=0)
+    run = make_run(tmp_path, [*whole_life(), late] if together else whole_life())
+    with Store.open(tmp_path) as store:
+        store.ingest()
+        curve = store.curve(run.key)
+        if not together:
+            assert store.results(run.key) != []
+            with open(run.events, "ab") as file:
+                file.write(encoded([late]))
+            store.ingest()
+        row = store.run(run.key)
+        assert (row.state, row.attempts, set(row.metrics.values())) == (State.FAILED, 3, {None})
+        assert store.results(run.key) == []
+        assert store.curve(run.key) == curve
+        assert len(curve) == 10
+        assert [attempt.ending for attempt in store.attempts(run.key)] == ["interrupted", "finished", "failed"]
 
 
 def test_folders_without_a_row_and_folders_that_are_no_runs(tmp_path: Path) -> None:

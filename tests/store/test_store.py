@@ -106,3 +106,11 @@ def test_the_database_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with Store.open(tmp_path / "elsewhere") as store:
         store.refresh()
         assert store.counts() == {State.FINISHED: 1}
+
+
+def test_find_takes_whole_keys_only(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        row = store.upsert(make_job(), "ce")
+        assert store.find(row.key) == store.run(row.key)
+        assert store.find(row.key[:6]) is None
+        assert store.find(make_job(seed=1).key) is None

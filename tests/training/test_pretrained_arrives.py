@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from training_runs import Runs, events
+from torch import nn
+from training_runs import TINY, Runs, events
 
+from prove.cli.execute import prepare
+from prove.cli.request import RunRequest, plan, with_weights
+from prove.errors import ProveError
 from prove.rundir import RunDir
+from prove.training.pretrained import check_arrived
 
 URL = "mit_b0_20220624-7e0fe6dd.pth"
 
@@ -28,16 +34,26 @@ def backbone(widths: int) -> dict[str, torch.Tensor]:
     return dict(BACKBONES.build(config).state_dict())
 
 
-def with_weights(runs: Runs, monkeypatch: pytest.MonkeyPatch, cache: Path, widths: int) -> RunDir:
+def run_from(runs: Runs, monkeypatch: pytest.MonkeyPatch, cache: Path, widths: int) -> RunDir:
     monkeypatch.setenv("PROVE_CACHE", str(cache))
     (cache / "weights").mkdir(parents=True)
     torch.save({"state_dict": backbone(widths), "meta": {}}, cache / "weights" / URL)
-    return runs.make(model="segformer_mit-b0", pretrained=True, max_iters=1, eval_interval=1, lr=1e-12)
+    changes: dict[str, Any] = {
+        "model": "segformer_mit-b0",
+        "data_root": str(runs.camvid),
+        "max_iters": 1,
+        "eval_interval": 1,
+    }
+    chosen = with_weights(plan(RunRequest(**{**TINY, **changes, "lr": 1e-12})))
+    run = RunDir.of(runs.results / "a", chosen.job.key)
+    run.create()
+    prepare(run, chosen)
+    return run
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_weights_arrive(runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    run = with_weights(runs, monkeypatch, tmp_path / "cache", 32)
+    run = run_from(runs, monkeypatch, tmp_path / "cache", 32)
     assert runs.train(run) == 0, run.log.read_text()
     trained = torch.load(run.checkpoint(1), weights_only=True)["state_dict"]
     for name, value in backbone(32).items():
@@ -48,9 +64,33 @@ def test_the_weights_arrive(runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_pat
 @pytest.mark.filterwarnings("ignore")
 def test_weights_of_another_backbone_are_refused(runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """MMEngine alone would train from random weights and call it pretrained."""
-    run = with_weights(runs, monkeypatch, tmp_path / "cache", 16)
+    run = run_from(runs, monkeypatch, tmp_path / "cache", 16)
     assert runs.train(run) == 1
     last = events(run)[-1]
     assert last["kind"] == "failed"
     assert "arrived in the model" in last["message"]
     assert not events(run, "train")
+
+
+class Model(nn.Module):
+    """A backbone of a stem and a trunk, ten times as large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 80))
+
+
+def test_a_small_file_does_not_fill_a_big_backbone(tmp_path: Path) -> None:
+    """Every number of the file arrives, but nine tenths of the backbone stay random."""
+    torch.manual_seed(0)
+    model, file = Model(), tmp_path / "weights.pth"
+    torch.save({"state_dict": model.backbone[0].state_dict()}, file)
+    with pytest.raises(ProveError, match=r"they fill only 9% of its backbone: they are for a smaller one"):
+        check_arrived(model, file)
+    torch.save({"state_dict": model.backbone[1].state_dict()}, file)
+    check_arrived(model, file)
+    torch.save({**model.backbone[1].state_dict(), "head": torch.rand(2000)}, file)
+    with pytest.raises(ProveError, match=r"Only 26% of the pretrained weights .* arrived in the model"):
+        check_arrived(model, file)
+    torch.save({"state_dict": model.backbone[0].state_dict()}, file)
+    check_arrived(nn.Sequential(model.backbone), file)  # a model without a `backbone`: the file is all there is to ask

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from training_runs import Runs, events
 
@@ -157,7 +161,34 @@ def frozen_head(model: Any) -> None:
         parameter.requires_grad_(False)
 
 
+def labels_lose_their_ignored_pixels(model: Any) -> None:
+    """Before any head sees them, ignored pixels become class 0."""
+    prepare = model.data_preprocessor.forward
+
+    def spoilt(data: Any, training: bool = False) -> Any:
+        done = prepare(data, training)
+        for sample in done["data_samples"]:
+            label = sample.gt_sem_seg.data
+            label[label == 255] = 0
+        return done
+
+    model.data_preprocessor.forward = spoilt
+
+
+def labels_shifted(model: Any) -> None:
+    loss = model.loss
+
+    def spoilt(inputs: Any, samples: Any) -> Any:
+        for sample in samples:
+            label = sample.gt_sem_seg.data
+            sample.gt_sem_seg.data = torch.where(label == 255, 255, (label + 1) % 11)
+        return loss(inputs, samples)
+
+    model.loss = spoilt
+
+
 SABOTAGE = [
+    labels_lose_their_ignored_pixels, labels_shifted,
     detached_logits, auxiliary_head_on_detached_features, frozen_head,
     drop_term, auxiliary_head_keeps_ce, drop_auxiliary_head, ignore_weight, other_weight, frozen_weight,
     ignore_index_not_passed, ignore_index_lost, ignored_pixels_count, leak_into_ignored, detach, rename, share_a_name,
@@ -195,6 +226,59 @@ def test_a_reversed_gradient_fails_as_wiring(runs: Runs, aux: str) -> None:
     assert runs.train(run, edit_built_model(reversed_gradient)) == 1, run.log.read_text()
     assert events(run)[-1]["failure"] == "wiring"
     assert f"{aux}: its gradient differs" in events(run)[-1]["message"]
+
+
+def without_mining(model: Any) -> None:
+    """At first every pixel is hard and kept: the real batch shows no difference."""
+    model.decode_head.loss_decode[0].term = type(model.decode_head.loss_decode[0].term)(ignore_index=255)
+
+
+def test_mining_that_was_dropped_fails_as_wiring(runs: Runs) -> None:
+    run = runs.make(loss="ce(ohem, min_kept=100)")
+    assert runs.train(run, edit_built_model(without_mining)) == 1, run.log.read_text()
+    assert events(run)[-1]["failure"] == "wiring"
+
+
+def test_a_class_weight_without_a_pixel_is_proved_too(camvid: Path, tmp_path: Path) -> None:
+    """The batch has no pixel of the class whose weight was changed."""
+    data = tmp_path / "data"
+    for part in ("train", "trainannot", "val", "valannot"):
+        shutil.copytree(camvid / part, data / part)
+    for path in (data / "trainannot").iterdir():
+        label = np.array(Image.open(path))
+        label[label == 10] = 11
+        Image.fromarray(label).save(path)
+    runs = Runs(data, tmp_path / "results")
+
+    def other_weight(model: Any) -> None:
+        from prove.losses import build_term
+
+        term = model.decode_head.loss_decode[0]
+        weights = list(dict(term.spec.params)["class_weight"])
+        term.term = build_term(term.spec.with_params({**dict(term.spec.params), "class_weight": (*weights[:10], 5)}))
+
+    run = runs.make(loss="ce(class_weight=[1,2,1,1,1,1,1,1,1,1,1])")
+    assert runs.train(run, edit_built_model(other_weight)) == 1, run.log.read_text()
+    assert events(run)[-1]["failure"] == "wiring"
+
+
+def test_a_parameter_that_the_optimiser_lacks_fails_as_wiring(runs: Runs) -> None:
+    def before() -> None:
+        from prove.training.runner import ProveRunner
+
+        build = ProveRunner.build_optim_wrapper
+
+        def poorer(self: Any, config: Any) -> Any:
+            wrapper = build(self, config)
+            group = wrapper.optimizer.param_groups[0]
+            group["params"] = group["params"][1:]
+            return wrapper
+
+        ProveRunner.build_optim_wrapper = poorer
+
+    run = runs.make()
+    assert runs.train(run, before) == 1, run.log.read_text()
+    assert "the optimiser does not hold 1 trainable" in events(run)[-1]["message"]
 
 
 def schedule_stands_still(model: Any) -> None:
