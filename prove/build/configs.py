@@ -79,6 +79,11 @@ def entry_of_file(path: Path, config: Config) -> ModelEntry:
                 hint="Write pretrained=False there, and name the file: "
                 "init_cfg=dict(type='Pretrained', checkpoint='PATH or URL').",
             )
+    if config.get("load_from"):
+        raise ProveError(
+            f"{path} starts from a whole checkpoint, load_from={config.load_from!r}, which PROVE would not load.",
+            hint="Take load_from out; a backbone's weights are named by its init_cfg.",
+        )
     sources = sorted(set(pretrained_sources(config.model)))
     if len(sources) > 1:
         raise ProveError(f"{path} takes pretrained weights from {len(sources)} places: {', '.join(sources)}.")

@@ -19,7 +19,7 @@ from typing import cast
 
 from prove.errors import ProveError
 from prove.spec.expr import LossExpr, LossTerm, Value
-from prove.spec.schedule import SHAPES, Shape, WeightSchedule
+from prove.spec.schedule import DEFAULT_END, SHAPES, Shape, WeightSchedule
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?![\w.])|(?P<name>[A-Za-z_]\w*)|(?P<mark>->|→|[-+*(),=\[\]]))"
@@ -154,7 +154,7 @@ class _Parser:
             raise malformed(
                 self.text, start.column, f"a weight schedule has no option {bad[0]!r}.", "Valid: start, end."
             )
-        begin, end = span.get("start", 0.0), span.get("end", 0.5 if shape == "step" else 1.0)
+        begin, end = span.get("start", 0.0), span.get("end", DEFAULT_END[shape])
         if not all(isinstance(v, int | float) and not isinstance(v, bool) for v in (begin, end)):
             raise malformed(self.text, start.column, "start and end are shares of training, numbers in [0, 1].")
         begin, end = float(cast(float, begin)), float(cast(float, end))

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 Shape = Literal["constant", "linear", "cosine", "step"]
+DEFAULT_END: dict[Shape, float] = {"constant": 1.0, "linear": 1.0, "cosine": 1.0, "step": 0.5}
+"""Where a weight reaches its last value unless ``end`` says otherwise."""
+
 SHAPES: tuple[Shape, ...] = ("constant", "linear", "cosine", "step")
 
 
@@ -63,7 +66,7 @@ class WeightSchedule:
         options = ""
         if self.start != 0.0:
             options += f", start={number(self.start)}"
-        if self.end != 1.0:
+        if self.end != DEFAULT_END[self.shape]:
             options += f", end={number(self.end)}"
         return f"{self.shape}({number(self.first)}->{number(self.last)}{options})"
 

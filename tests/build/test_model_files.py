@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from prove.build.configs import digest, load, shipped
+from prove.build.configs import digest, entry_of_file, load, shipped
 from prove.build.job_config import build_config
 from prove.cli.request import Plan, RunRequest, plan
 from prove.errors import ProveError
@@ -232,3 +232,13 @@ def test_every_head_of_a_shipped_config_is_planned(config: str, paths: list[str]
     assert [head.path for head in built.heads] == paths
     assert all(len(head.terms) == 2 for head in built.heads)
     assert "SyncBN" not in str(built.config.model)
+
+
+def test_a_whole_checkpoint_to_start_from_is_refused(tmp_path: Path) -> None:
+    """It would be dropped without a word: the run would start from other weights than its config says."""
+    path = tmp_path / "finetune.py"
+    path.write_text(
+        f"_base_ = ['{shipped('fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py')}']\nload_from = 'last.pth'\n"
+    )
+    with pytest.raises(ProveError, match="load_from"):
+        entry_of_file(path, load(path))

@@ -147,3 +147,11 @@ def test_schedule_over_training():
     assert [step.at(p) for p in (0.0, 0.499, 0.5, 1.0)] == [0.5, 0.5, 0.1, 0.1]
     late = WeightSchedule("constant", 0.3, 0.3, 0.25)
     assert [late.at(p) for p in (0.0, 0.24, 0.25, 1.0)] == [0, 0, 0.3, 0.3]
+
+
+@pytest.mark.parametrize("text", ["step(0.5->0.1, end=1)*dice", "step(0.5->0.1)*dice", "step(0.5->0.1, end=0.7)*dice"])
+def test_a_step_says_where_it_ends(text: str) -> None:
+    """``end=1`` was left out as if it were the default, and read back as 0.5: another schedule than the job's."""
+    expr = parse(f"ce + {text}")
+    assert parse(str(expr)) == expr
+    assert parse(str(expr)).auxiliary[0].weight.end == expr.auxiliary[0].weight.end
