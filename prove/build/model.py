@@ -18,7 +18,6 @@ def patch_model(
     crop_size: tuple[int, int],
     class_weight: tuple[float, ...] | None,
     weights: str | None,
-    replace_sync_bn: bool = True,
 ) -> dict[str, Any]:
     """A patched copy of a config's ``model``.
 
@@ -27,13 +26,11 @@ def patch_model(
         crop_size: training crop (height, width) in pixels; slide inference follows it.
         class_weight: weights from the training set, for terms that ask for them.
         weights: file with the pretrained backbone, or None to start from random weights.
-        replace_sync_bn: SyncBN needs a process group; on one device it is BN.
     """
     model: dict[str, Any] = copy.deepcopy(dict(config))
-    if replace_sync_bn:
-        for node in walk(model):
-            if type_name(node) in ("SyncBN", "SyncBatchNorm"):
-                node["type"] = "BN"
+    for node in walk(model):
+        if type_name(node) in ("SyncBN", "SyncBatchNorm"):
+            node["type"] = "BN"  # SyncBN needs a process group; on one device it is BN
     _set_pretrained(model, weights)
     preprocessor = model.get("data_preprocessor")
     if isinstance(preprocessor, dict):

@@ -23,12 +23,9 @@ from prove.training.evidence import BatchEvidence, Evidence, HeadEvidence, TermE
 from prove.training.guard import WiringError, is_loss
 from prove.training.objective import set_progress
 from prove.training.seeding import seed_torch
-from prove.training.wiring_checks import IGNORE, HeadView, Seen, describe_batch
+from prove.training.wiring_checks import IGNORE, TOLERANCE, HeadView, Seen, describe_batch
 from prove.training.wiring_mask import MaskView
 from prove.training.wiring_pixel import PixelView
-
-VALUE_TOLERANCE = 1e-3
-"""Largest relative difference between a term in the model and its reference, both in float32."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,7 @@ def _examine(
             terms[view.plan.path, label] = replace(term, loss_share=share)
     if not math.isfinite(total):
         problems.append(f"the total loss is {total}")
-    elif not math.isclose(total, formula, rel_tol=VALUE_TOLERANCE, abs_tol=1e-5):
+    elif not math.isclose(total, formula, rel_tol=TOLERANCE, abs_tol=1e-5):
         problems.append(f"the loss that is minimised is {total:.6g}, the objective's formula gives {formula:.6g}")
     return _Outcome(problems, total, formula, terms, describe_batch(views[0].labels()), frozenset(step.losses))
 
