@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,7 @@ class Param:
         synonyms: ``(written, meant)`` pairs: a second spelling of a word, replaced by `resolve`.
         only_with: ``(parameter, value)`` without which this parameter means nothing; it is refused there, and
             absent from a resolved term.
+        high_with: ``(parameter, value, high)``: a lower upper end of the range with that value.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Param:
     words: tuple[str, ...] = ()
     synonyms: tuple[tuple[str, str], ...] = ()
     only_with: tuple[str, Value] | None = None
+    high_with: tuple[str, Value, float] | None = None
 
     @property
     def expected(self) -> str:
@@ -70,6 +73,17 @@ class Param:
             if self._has_form(form, value):
                 return self._canonical(form, value)
         raise ValueError(f"{self.name}={text_of(value)} is not {self.expected}")
+
+    def complaint(self, values: Mapping[str, Value]) -> str:
+        """What is wrong with this parameter beside the others, all of them read; empty when nothing is."""
+        if self.high_with is None or values[self.high_with[0]] != self.high_with[1]:
+            return ""
+        value = values[self.name]
+        highest = max(_real(entry) for entry in (value if isinstance(value, tuple) else (value,)))
+        if highest <= self.high_with[2]:
+            return ""
+        other = f"{self.high_with[0]}={text_of(self.high_with[1])}"
+        return f"{self.name}={text_of(value)} exceeds {number(self.high_with[2])}, the most with {other}"
 
     def _has_form(self, form: Form, value: Value) -> bool:
         if form == "flag":
@@ -117,6 +131,8 @@ class LossEntry:
         pixel_weight: how a weight per pixel enters, or why it is refused.
         cost: forward and backward, in words.
         avoid: when not to use it.
+        fused: whether `prove.losses.Objective` computes it in one pass over the logits together with others.
+        unfused_because: why it is computed on its own; with ``fused`` set, for which parameters it is.
     """
 
     name: str
@@ -129,6 +145,8 @@ class LossEntry:
     pixel_weight: str = ""
     cost: str = ""
     avoid: str = ""
+    fused: bool = False
+    unfused_because: str = ""
 
     def param(self, name: str) -> Param:
         """The parameter of that name; KeyError when there is none."""

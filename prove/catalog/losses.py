@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NoReturn
 
+from prove.catalog.loss_entries import LOSSES, SCHEMES
 from prove.catalog.loss_entry import LossEntry, Param
-from prove.catalog.registry import Registry
 from prove.errors import ProveError, nearest, unknown
 from prove.spec.expr import LossExpr, LossTerm, Value, text_of
 from prove.spec.parse import malformed, parse
@@ -25,173 +25,6 @@ __all__ = [
     "resolve",
     "short",
 ]
-
-SCHEMES = ("median_frequency", "inverse", "effective_number")
-"""Values of ``class_weight`` that are computed from the pixel counts of the training set."""
-
-_CLASSES_DOC = "which classes the mean runs over: all, present (in the labels {where}), or a list of class indices"
-
-LOSSES: Registry[LossEntry] = Registry(
-    "loss",
-    (
-        LossEntry(
-            name="ce",
-            summary="Cross-entropy, with class weights, label smoothing and online hard example mining.",
-            formula="sum(v * w_y * -log p_y) / sum(v * w_y), with v = 1 at valid pixels; label smoothing as in PyTorch",
-            params=(
-                Param(
-                    "class_weight",
-                    None,
-                    ("word", "numbers"),
-                    "weight per class: a list, or computed from the training set's pixel counts (auto means "
-                    "median_frequency), mean 1",
-                    words=("none", *SCHEMES),
-                    synonyms=(("auto", "median_frequency"),),
-                ),
-                Param(
-                    "beta",
-                    0.9999999,
-                    ("number",),
-                    "effective_number only: pixels count up to about 1 / (1 - beta) (Cui 2019)",
-                    low=0.0,
-                    high=1.0,
-                    above_low=True,
-                    below_high=True,
-                    only_with=("class_weight", "effective_number"),
-                ),
-                Param(
-                    "label_smoothing",
-                    0.0,
-                    ("number",),
-                    "share of the target spread evenly over all classes",
-                    low=0.0,
-                    high=1.0,
-                    below_high=True,
-                ),
-                Param("ohem", False, ("flag",), "train on the hard pixels only"),
-                Param(
-                    "thresh",
-                    0.7,
-                    ("number",),
-                    "ohem only: a pixel is hard when p_y is below it",
-                    low=0.0,
-                    high=1.0,
-                    above_low=True,
-                    only_with=("ohem", True),
-                ),
-                Param(
-                    "min_kept",
-                    100_000,
-                    ("integer",),
-                    "ohem only: pixels kept at least, times the images of the batch",
-                    low=1,
-                    only_with=("ohem", True),
-                ),
-            ),
-            paper="Shrivastava 2016 (OHEM), Szegedy 2016 (label smoothing), Eigen & Fergus 2015 (median frequency), "
-            "Cui 2019 (effective number)",
-            averages="valid pixels, weighted by class and pixel weight",
-            pixel_weight="multiplies the class weight, above and below the line",
-            cost="one softmax; with ohem a sort of the valid pixels as well",
-            avoid="alone, when rare classes matter: frequent classes dominate the mean",
-        ),
-        LossEntry(
-            name="focal",
-            summary="Cross-entropy that fades out on pixels that are right already (softmax form).",
-            formula="sum(v * alpha_y * (1 - p_y)^gamma * -log p_y) / sum(v)",
-            params=(
-                Param("gamma", 2.0, ("number",), "how fast easy pixels fade; 0 is cross-entropy", low=0.0),
-                Param(
-                    "alpha",
-                    0.5,
-                    ("number", "numbers"),
-                    "scale, or one weight per class; it does not enter the divisor",
-                    low=0.0,
-                    above_low=True,
-                ),
-            ),
-            paper="Lin 2017, Focal Loss for Dense Object Detection, arXiv:1708.02002, eq. 5",
-            averages="valid pixels",
-            pixel_weight="multiplies each pixel, above and below the line",
-            cost="one softmax",
-            avoid="with noisy labels: it dwells on exactly the pixels that are labelled wrong",
-        ),
-        LossEntry(
-            name="lovasz",
-            summary="Lovász-Softmax: the convex surrogate of the Jaccard loss, 1 - IoU, exact.",
-            formula="mean over classes of dot(sorted errors, Lovász gradient); error = |[y = c] - p_c|",
-            params=(
-                Param(
-                    "classes",
-                    "all",
-                    ("word", "classes"),
-                    _CLASSES_DOC.format(where="of the image, or of the batch when per_image=false"),
-                    words=("all", "present"),
-                ),
-                Param("per_image", True, ("flag",), "one IoU per image, then the mean; otherwise one for the batch"),
-            ),
-            paper="Berman 2018, The Lovász-Softmax loss, arXiv:1705.08790, Alg. 1",
-            averages="classes, then images that have a valid pixel",
-            pixel_weight="refused: a ranking of pixels has no per-pixel weight",
-            cost="one sort per present class and image: many times cross-entropy on a CPU",
-            avoid="as the only term from random weights: its gradient is weak when everything is wrong",
-        ),
-        LossEntry(
-            name="boundary",
-            summary="Cross-entropy between the Sobel edges of the prediction and those of the labels.",
-            formula="weighted mean of BCE(S(p_c), S([y = c])), S = Sobel magnitude / sqrt(20)",
-            params=(
-                Param(
-                    "pos_weight",
-                    "balanced",
-                    ("word", "number"),
-                    "weight of an edge pixel; balanced gives edges and the rest half of the mean each",
-                    words=("balanced",),
-                    low=0.0,
-                    above_low=True,
-                ),
-            ),
-            paper="Sobel edges as in gated shape supervision, Takikawa 2019, arXiv:1907.05740; 3x3 Sobel operator",
-            averages="all classes and all pixels whose 3x3 neighbourhood is valid, pooled",
-            pixel_weight="multiplies the weight of each pixel in the mean",
-            cost="one softmax and a dozen passes over it",
-            avoid="with polygon labels whose contours are off by pixels",
-        ),
-        LossEntry(
-            name="dice",
-            summary="Soft Dice loss per class over the batch: 1 - F1, without thresholds.",
-            formula="mean over classes of 1 - (2*I + s) / (P + G + s); I = sum(v*p*g), P = sum(v*p), G = sum(v*g)",
-            params=(
-                Param("smooth", 1.0, ("number",), "s, in pixels: keeps tiny classes from swinging", low=0.0),
-                Param("squared", False, ("flag",), "P = sum(v*p^2), as in V-Net"),
-                Param(
-                    "classes",
-                    "present",
-                    ("word", "classes"),
-                    _CLASSES_DOC.format(where="of the batch"),
-                    words=("all", "present"),
-                ),
-            ),
-            paper="Milletari 2016, V-Net, arXiv:1606.04797 (squared=true); Sudre 2017, arXiv:1707.03237",
-            averages="classes, over the whole batch",
-            pixel_weight="multiplies each pixel in I, P and G",
-            cost="one softmax",
-            avoid="with classes=all on crops: classes that are not in the batch add a gradient against themselves",
-        ),
-        LossEntry(
-            name="m2f",
-            summary="The set criterion of a mask-classification model such as Mask2Former, as the model defines it.",
-            formula="Hungarian matching, then classification, mask and dice loss of each matched query",
-            params=(),
-            paper="Cheng 2022, Mask2Former, arXiv:2112.01527",
-            kind="criterion",
-            averages="queries and sampled points, as the model's configuration says",
-            pixel_weight="refused: computed inside the model",
-            cost="the model's own",
-            avoid="with any other model: only mask classification has it",
-        ),
-    ),
-)
 
 ALIASES: Mapping[str, tuple[str, Mapping[str, Value]]] = {
     "ohem": ("ce", {"ohem": True}),
@@ -296,7 +129,12 @@ def _resolve_term(expr: LossExpr, written: LossTerm) -> LossTerm:
         except ValueError as error:
             _refuse(expr, written, f"{name}: {error}.", param.doc[0].upper() + param.doc[1:] + ".")
     for param in entry.params:
-        if param.only_with is None or values[param.only_with[0]] == param.only_with[1]:
+        complaint = param.complaint(values)
+        if complaint:
+            _refuse(expr, written, f"{name}: {complaint}.", param.doc[0].upper() + param.doc[1:] + ".")
+    for param in entry.params:
+        # absent when it was itself refused above: what depends on it has no meaning either
+        if param.only_with is None or values.get(param.only_with[0]) == param.only_with[1]:
             continue
         if param.name in given:
             other, needed = param.only_with

@@ -46,8 +46,7 @@ class Boundary(Term):
         square = sobel_squared(pixels.probs)
         edge = ((square + SQUARE_FLOOR) / (LARGEST + SQUARE_FLOOR)).sqrt().clamp(max=SURE)
         loss = -(target * edge.log() + (1.0 - target) * torch.log1p(-edge))
-        whole = F.max_pool2d((~pixels.valid)[:, None].to(loss.dtype), 3, stride=1, padding=1) == 0
-        mass = torch.where(whole, pixels.mass[:, None], 0.0)
+        mass = torch.where(whole_neighbourhoods(pixels.valid), pixels.mass[:, None], 0.0)
         return _weighted_mean(loss, mass, target > 0, self.pos_weight)
 
     def extra_repr(self) -> str:
@@ -65,6 +64,11 @@ def sobel_squared(maps: Tensor) -> Tensor:
     across = rows[..., 2:] - rows[..., :-2]
     down = columns[:, :, 2:] - columns[:, :, :-2]
     return across * across + down * down
+
+
+def whole_neighbourhoods(valid: Tensor) -> Tensor:
+    """Whether the 3x3 neighbourhood of a pixel, as far as it lies in the image, is valid: [N, H, W] to [N, 1, H, W]."""
+    return F.max_pool2d((~valid)[:, None].float(), 3, stride=1, padding=1) == 0
 
 
 def _weighted_mean(loss: Tensor, mass: Tensor, edge: Tensor, pos_weight: Literal["balanced"] | float) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from prove.losses.ohem import hard_mass
 from prove.losses.pixels import Pixels, ratio
 from prove.losses.term import Term
 
@@ -15,9 +16,8 @@ class CrossEntropy(Term):
     """``sum(m * w_y * -log p_y) / sum(m * w_y)`` over pixels of mass m (1, or the weight per pixel), in [0, inf).
 
     With label smoothing e, ``(1 - e)`` times that plus ``e / C * sum(m * sum_c w_c * -log p_c) / sum(m * w_y)``: both
-    as `torch.nn.functional.cross_entropy`. With ``ohem`` (Shrivastava 2016) only pixels with ``p_y < t`` have mass,
-    where t is the larger of ``thresh`` and the (k+1)-th smallest p_y, ``k = min_kept * N``, as in mmsegmentation's
-    `OHEMPixelSampler`; the divisor counts those kept. With k or fewer valid pixels all are kept but the surest.
+    as `torch.nn.functional.cross_entropy`. With ``ohem`` only hard pixels have mass (`hard_mass`), above and below
+    the line.
 
     Args:
         class_weight: one number >= 0 per class, or None for 1 everywhere.
@@ -47,7 +47,7 @@ class CrossEntropy(Term):
 
     def value(self, pixels: Pixels) -> Tensor:
         """The unweighted value, a scalar."""
-        mass = self._hard(pixels) if self.ohem else pixels.mass
+        mass = hard_mass(pixels, self.thresh, self.min_kept) if self.ohem else pixels.mass
         log_probs = pixels.log_probs
         nll = -pixels.of_label(log_probs)
         if self.class_weight is None:
@@ -61,17 +61,6 @@ class CrossEntropy(Term):
         if smooth is not None:
             nll = torch.lerp(nll, smooth / pixels.num_classes, self.label_smoothing)
         return ratio((mass * nll).sum(), divisor)
-
-    def _hard(self, pixels: Pixels) -> Tensor:
-        with torch.no_grad():
-            # not pixels.probs: computed in here, it would be kept without a graph for the terms that follow
-            prob = pixels.of_label(pixels.logits.softmax(dim=1))
-            ranked = prob[pixels.valid].sort().values
-            if ranked.numel() == 0:
-                return pixels.mass
-            last = min(self.min_kept * pixels.labels.shape[0], ranked.numel() - 1)
-            threshold = ranked[last].clamp(min=self.thresh)
-            return torch.where(prob < threshold, pixels.mass, 0.0)
 
     def extra_repr(self) -> str:
         """The parameters, for printing a model."""

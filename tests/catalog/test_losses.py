@@ -14,7 +14,8 @@ def params(text):
 
 
 def test_every_default_is_filled_in():
-    assert params("focal") == {"gamma": 2.0, "alpha": 0.5}
+    assert params("focal") == {"gamma": 2.0, "alpha": 0.5, "form": "softmax", "ohem": False}
+    assert params("focal(form=sigmoid)") == {"gamma": 2.0, "alpha": 0.5, "form": "sigmoid"}
     assert params("ce") == {"class_weight": None, "label_smoothing": 0.0, "ohem": False}
     assert params("ohem") == {
         "class_weight": None,
@@ -23,7 +24,7 @@ def test_every_default_is_filled_in():
         "thresh": 0.7,
         "min_kept": 100_000,
     }
-    assert params("lovasz") == {"classes": "all", "per_image": True}
+    assert params("lovasz") == {"classes": "all", "per_image": True, "method": "auto"}
     assert params("dice") == {"smooth": 1.0, "squared": False, "classes": "present"}
     assert params("boundary") == {"pos_weight": "balanced"}
     assert params("m2f") == {}
@@ -187,6 +188,9 @@ def written_terms(draw):
             chosen[param.name] = draw(words if form == "word" else VALUE_STRATEGIES[form])
     for param in entry.params:
         if param.only_with is not None and chosen.get(param.only_with[0]) != param.only_with[1]:
+            chosen.pop(param.name, None)
+    for param in entry.params:
+        if param.high_with is not None and chosen.get(param.high_with[0]) == param.high_with[1]:
             chosen.pop(param.name, None)
     weight = draw(st.floats(0.01, 5))
     return LossTerm(entry.name, WeightSchedule("constant", weight, weight)).with_params(chosen)

@@ -11,6 +11,8 @@ from sklearn.metrics import jaccard_score
 from prove.losses.lovasz import jaccard_growth
 from prove.training.stack import load_stack
 
+both_backends = pytest.mark.usefixtures("backend")
+
 
 def extension(errors, truth):
     """The Lovász extension by its definition: the integral over t of the Jaccard loss of the pixels with error > t."""
@@ -38,6 +40,7 @@ def by_definition(logits, labels, classes, per_image):
     return np.mean(losses)
 
 
+@both_backends
 @settings(deadline=None, derandomize=True, max_examples=40)
 @given(
     classes=st.sampled_from(["all", "present", [0, 2]]),
@@ -56,6 +59,7 @@ def test_equals_the_definition_of_the_extension(classes, per_image, c, size, ign
     assert module(logits, labels).item() == pytest.approx(expected, abs=1e-12)
 
 
+@both_backends
 def test_image_without_a_valid_pixel_is_left_out():
     logits, labels = batch(n=3)
     labels[1] = IGNORE
@@ -63,6 +67,7 @@ def test_image_without_a_valid_pixel_is_left_out():
     assert term("lovasz")(logits, labels).item() == pytest.approx(expected.item(), abs=1e-15)
 
 
+@both_backends
 @pytest.mark.parametrize("seed", range(3))
 def test_is_the_jaccard_loss_of_hard_predictions(seed):
     _, labels = batch(1, 4, 12, 12, ignored=0, seed=seed)
@@ -78,12 +83,14 @@ def test_is_the_jaccard_loss_of_hard_predictions(seed):
     assert term("lovasz")(perfect, labels) == 0
 
 
+@both_backends
 def test_all_is_present_when_all_are_present():
     logits, labels = batch(n=1, c=3, h=9, w=9, seed=2)
     assert set(labels.unique().tolist()) == {0, 1, 2, IGNORE}
     assert torch.equal(term("lovasz")(logits, labels), term("lovasz(classes=present)")(logits, labels))
 
 
+@both_backends
 @pytest.mark.parametrize("classes", ["all", "present"])
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_mmsegmentation_where_that_is_right(classes, seed):
@@ -124,3 +131,15 @@ def test_counts_are_exact_beyond_float32():
     assert growth[5].item() == pytest.approx(1 / (total + 1), rel=1e-6)
     assert growth[6].item() == pytest.approx(1 / (total + 1), rel=1e-6)
     assert growth.double().sum().item() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_methods_are_one_loss_in_plain_torch(monkeypatch):
+    """There the term always sorts; how far the bins of the fused kernels are off is tested with those."""
+    monkeypatch.setenv("PROVE_LOSSES", "torch")
+    logits, labels = batch()
+    for classes in ("all", "present"):
+        expected = value_and_gradient(term(f"lovasz(classes={classes})"), logits, labels)
+        for method in ("exact", "binned"):
+            value, gradient = value_and_gradient(term(f"lovasz(classes={classes}, method={method})"), logits, labels)
+            assert torch.equal(value, expected[0])
+            assert torch.equal(gradient, expected[1])
