@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +12,26 @@ from torch import Tensor, nn
 from prove.catalog.losses import LOSSES, SCHEMES, class_weight_scheme, resolve, short
 from prove.errors import ProveError, unknown
 from prove.losses.boundary import Boundary
+from prove.losses.boundary_focal import BoundaryFocal
 from prove.losses.cross_entropy import CrossEntropy
 from prove.losses.dice import Dice
+from prove.losses.distance import Distance
+from prove.losses.evaluate import Backend, Fusion, chosen_backend, evaluate, fusion_of
 from prove.losses.focal import Focal
+from prove.losses.hausdorff import Hausdorff
 from prove.losses.lovasz import Lovasz
-from prove.losses.pixels import Pixels
 from prove.losses.term import Term
+from prove.losses.tversky import FocalTversky, Jaccard, Tversky
+from prove.losses.user_terms import build_own
 from prove.spec.expr import LossExpr, LossTerm
 from prove.spec.parse import parse
 
-TERMS: Mapping[str, type[Term]] = {term.name: term for term in (CrossEntropy, Focal, Lovasz, Boundary, Dice)}
+TERMS: Mapping[str, type[Term]] = {
+    term.name: term
+    for term in (
+        CrossEntropy, Focal, Lovasz, Boundary, Dice, Jaccard, Tversky, FocalTversky, BoundaryFocal, Distance, Hausdorff
+    )
+}  # fmt: skip
 """The module of each per-pixel loss of the catalogue; its arguments are named as the parameters there."""
 
 
@@ -34,11 +44,25 @@ class ObjectiveOutput:
             now is not part of it.
         terms: each term's unweighted value by label, with its graph; ``detach()`` it to keep or log it.
         weights: each term's weight at this progress.
+        certified: for each `Lovasz` that is not ``method=exact``, a bound of its value's absolute error; 0 where it was
+            sorted after all.
     """
 
     total: Tensor
     terms: dict[str, Tensor]
     weights: dict[str, float]
+    certified: dict[str, Tensor]
+
+    def gradient_norms(self, logits: Tensor) -> dict[str, float]:
+        """The Euclidean norm of the gradient of ``weight * term`` on the logits that the objective was given, by label.
+
+        One backward pass over the logits for each term; the graph is kept.
+        """
+        norms = {}
+        for label, value in self.terms.items():
+            (gradient,) = torch.autograd.grad(value, logits, retain_graph=True)
+            norms[label] = self.weights[label] * float(gradient.double().norm())
+        return norms
 
 
 class Objective(nn.Module):
@@ -52,6 +76,8 @@ class Objective(nn.Module):
         ignore_index: the label of pixels that are left out of every term.
         class_weight: the weights that a term with ``class_weight=auto`` (or another scheme) uses, one per class, as
             `class_weights` computes them; to be given exactly if a term asks for them.
+        backend: ``fused`` (terms that have kernels go through the logits together), ``torch`` (each term by itself) or
+            ``reference`` (slow, in float64); None for what the environment variable ``PROVE_LOSSES`` says, or fused.
 
     Raises:
         ProveError: a malformed or unknown expression; ``class_weight`` missing or not asked for; a term that only
@@ -59,9 +85,14 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self, expr: str | LossExpr, ignore_index: int = 255, class_weight: Sequence[float] | None = None
+        self,
+        expr: str | LossExpr,
+        ignore_index: int = 255,
+        class_weight: Sequence[float] | None = None,
+        backend: Backend | None = None,
     ) -> None:
         super().__init__()
+        self.backend = chosen_backend() if backend is None else backend
         self.expr = resolve(parse(expr) if isinstance(expr, str) else expr)
         self.ignore_index = ignore_index
         if class_weight is not None and class_weight_scheme(self.expr) is None:
@@ -78,36 +109,50 @@ class Objective(nn.Module):
         )
 
     @property
-    def modules_by_label(self) -> dict[str, nn.Module]:
+    def modules_by_label(self) -> dict[str, Term]:
         """The module of each term, in the order of the expression."""
-        return dict(self.term_modules.items())
+        return {label: cast(Term, module) for label, module in self.term_modules.items()}
 
     def forward(
-        self, logits: Tensor, labels: Tensor, progress: float = 0.0, pixel_weight: Tensor | None = None
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        progress: float = 0.0,
+        pixel_weight: Tensor | None = None,
+        *,
+        align_corners: bool | None = None,
+        distance_maps: Tensor | None = None,
     ) -> ObjectiveOutput:
         """Evaluate all terms on one batch; autocast is off inside.
 
         Args:
-            logits: [N, C, H, W], C >= 2, any floating type.
+            logits: [N, C, h, w], C >= 2, any floating type.
             labels: [N, H, W], integers in [0, C) or the ignore index.
             progress: ``iteration / max_iters`` in [0, 1], for weights that follow a schedule.
             pixel_weight: [N, H, W] weights per pixel, finite and >= 0; every term takes it or refuses it by name.
+            align_corners, distance_maps: as in `prove.losses.evaluate.evaluate`: given ``align_corners``, logits of a
+                lower resolution are upsampled to the labels on the way.
 
         Raises:
-            ProveError: as `Pixels.of`; a progress outside [0, 1]; a term that refuses ``pixel_weight``.
+            ProveError: as `evaluate`; a progress outside [0, 1].
         """
         if not 0.0 <= progress <= 1.0:
             raise ProveError(f"Progress is iteration / max_iters in [0, 1], not {progress}.")
         weights = {
             label: term.weight.at(progress) for label, term in zip(self.expr.labels, self.expr.terms, strict=True)
         }
-        with torch.autocast(logits.device.type, enabled=False):
-            pixels = Pixels.of(logits, labels, self.ignore_index, pixel_weight)
-            terms = {label: _value(module, pixels) for label, module in self.modules_by_label.items()}
-            # a term of weight 0 is left out, NaN and all; with none left the 0 still has a graph
-            parts = [weight * terms[label] for label, weight in weights.items() if weight > 0.0]
-            total = torch.stack(parts).sum() if parts else pixels.logits.sum() * 0.0
-        return ObjectiveOutput(total, terms, weights)
+        found = evaluate(
+            self.modules_by_label, logits, labels, self.ignore_index, weight=pixel_weight,
+            align_corners=align_corners, distance_maps=distance_maps, backend=self.backend, fusion=self._fusion(),
+        )  # fmt: skip
+        # a term of weight 0 is left out, NaN and all; with none left the 0 still has a graph
+        parts = [weight * found.values[label] for label, weight in weights.items() if weight > 0.0]
+        total = torch.stack(parts).sum() if parts else nothing(logits)
+        return ObjectiveOutput(total, found.values, weights, found.certified)
+
+    @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+    def _fusion(self) -> Fusion:
+        return fusion_of(self.modules_by_label)
 
     def extra_repr(self) -> str:
         """The expression, for printing a model."""
@@ -124,6 +169,8 @@ def build_term(term: LossTerm, ignore_index: int = 255, class_weight: Sequence[f
         ProveError: the term names a scheme and no weights are given; no module computes the term.
     """
     term = resolve(LossExpr((term,))).primary
+    if (own := build_own(term, ignore_index)) is not None:
+        return own
     if term.name not in TERMS:
         if LOSSES.get(term.name).kind == "criterion":
             raise ProveError(
@@ -132,7 +179,8 @@ def build_term(term: LossTerm, ignore_index: int = 255, class_weight: Sequence[f
             )
         raise unknown("loss module", term.name, TERMS)
     arguments: dict[str, Any] = dict(term.params)
-    arguments.pop("beta", None)
+    if "class_weight" in arguments:
+        arguments.pop("beta", None)  # of the scheme; tversky has a beta of its own
     scheme = arguments.get("class_weight")
     if scheme in SCHEMES:
         if class_weight is None:
@@ -144,7 +192,6 @@ def build_term(term: LossTerm, ignore_index: int = 255, class_weight: Sequence[f
     return TERMS[term.name](ignore_index=ignore_index, **arguments)
 
 
-def _value(module: nn.Module, pixels: Pixels) -> Tensor:
-    assert isinstance(module, Term)
-    module.check_weight(pixels)
-    return module.value(pixels)
+def nothing(logits: Tensor) -> Tensor:
+    """A zero whose graph ends in the logits, whatever they hold."""
+    return logits.flatten()[:1].float().nan_to_num().sum() * 0.0

@@ -28,6 +28,7 @@ class Pixels:
         valid: [N, H, W], bool; False at ignored pixels.
         mass: [N, H, W], the weight of each pixel, >= 0: 1 without ``weight``, 0 at ignored pixels.
         weighted: whether ``mass`` holds more than ``valid``.
+        distance_maps: [N, C, H, W] signed distances of the labels (`prove.losses.distance_maps`), when they are known.
     """
 
     logits: Tensor
@@ -35,9 +36,17 @@ class Pixels:
     valid: Tensor
     mass: Tensor
     weighted: bool
+    distance_maps: Tensor | None = None
 
     @classmethod
-    def of(cls, logits: Tensor, labels: Tensor, ignore_index: int = 255, weight: Tensor | None = None) -> Pixels:
+    def of(
+        cls,
+        logits: Tensor,
+        labels: Tensor,
+        ignore_index: int = 255,
+        weight: Tensor | None = None,
+        distance_maps: Tensor | None = None,
+    ) -> Pixels:
         """Check a batch and prepare it.
 
         On CUDA the check of the values waits for the device once.
@@ -47,15 +56,16 @@ class Pixels:
             labels: [N, H, W], any integer type.
             ignore_index: the label that is left out; it may lie outside [0, C).
             weight: [N, H, W], finite, >= 0.
+            distance_maps: kept as they are.
 
         Raises:
             ProveError: a shape, type or device that does not fit; a label outside [0, C) that is not
                 ``ignore_index``; a weight that is negative or not finite.
         """
-        _check_form(logits, labels, weight)
+        check_form(logits, labels, weight)
         labels = labels.long()
         valid = labels != ignore_index
-        _check_values(logits.shape[1], labels, valid, ignore_index, weight)
+        check_values(logits.shape[1], labels, valid, ignore_index, weight)
         if logits.dtype != torch.float64:
             logits = logits.float()
         # where, not a product: 0 * NaN is NaN, and an ignored pixel may hold anything
@@ -63,7 +73,7 @@ class Pixels:
         mass = valid.to(logits.dtype)
         if weight is not None:
             mass = torch.where(valid, weight.detach().to(logits.dtype), torch.zeros_like(mass))
-        return cls(logits, torch.where(valid, labels, 0), valid, mass, weight is not None)
+        return cls(logits, torch.where(valid, labels, 0), valid, mass, weight is not None, distance_maps)
 
     @property
     def num_classes(self) -> int:
@@ -96,11 +106,7 @@ class Pixels:
         Raises:
             ProveError: not one number for each class of the logits.
         """
-        if len(values) != self.num_classes:
-            raise ProveError(
-                f"{name} has {len(values)} entries, but the logits have {self.num_classes} classes.",
-                hint=f"Give {self.num_classes} numbers, one per class, in the order of the label space.",
-            )
+        check_length(values, name, self.num_classes)
         return self.logits.new_tensor(tuple(values))
 
     def averaged(self, classes: Classes, present: Tensor) -> Tensor:
@@ -113,15 +119,32 @@ class Pixels:
             return present
         if classes == "all":
             return torch.ones_like(present)
+        check_listed(classes, self.num_classes)
         indices = [int(index) for index in classes]
-        if max(indices) >= self.num_classes:
-            raise ProveError(
-                f"classes={indices} lists class {max(indices)}, but the logits have {self.num_classes} classes.",
-                hint=f"Classes are counted from 0 to {self.num_classes - 1}.",
-            )
         chosen = torch.zeros_like(present)
         chosen[..., indices] = True
         return chosen
+
+
+def check_length(values: Sequence[float], name: str, num_classes: int) -> None:
+    """Refuse numbers that are not one for each class of the logits."""
+    if len(values) != num_classes:
+        raise ProveError(
+            f"{name} has {len(values)} entries, but the logits have {num_classes} classes.",
+            hint=f"Give {num_classes} numbers, one per class, in the order of the label space.",
+        )
+
+
+def check_listed(classes: Classes, num_classes: int) -> None:
+    """Refuse a list with a class that the logits don't have."""
+    if isinstance(classes, str):
+        return
+    indices = [int(index) for index in classes]
+    if max(indices) >= num_classes:
+        raise ProveError(
+            f"classes={indices} lists class {max(indices)}, but the logits have {num_classes} classes.",
+            hint=f"Classes are counted from 0 to {num_classes - 1}.",
+        )
 
 
 def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
@@ -130,7 +153,15 @@ def ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     return torch.where(some, numerator, numerator * 0.0) / torch.where(some, denominator, torch.ones_like(denominator))
 
 
-def _check_form(logits: Tensor, labels: Tensor, weight: Tensor | None) -> None:
+def check_form(logits: Tensor, labels: Tensor, weight: Tensor | None, *, resized: bool = False) -> None:
+    """Refuse shapes, types and devices that don't fit together.
+
+    Args:
+        resized: logits will be resized to the labels, so only their numbers of images have to agree.
+
+    Raises:
+        ProveError: what does not fit, and how to mend it.
+    """
     if logits.dim() != 4 or logits.shape[1] < 2 or 0 in logits.shape or not logits.is_floating_point():
         raise ProveError(
             f"Logits are {logits.dtype} {list(logits.shape)}; expected floating point [N, C, H, W] with C >= 2.",
@@ -139,8 +170,10 @@ def _check_form(logits: Tensor, labels: Tensor, weight: Tensor | None) -> None:
     if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
         raise ProveError(f"Labels are {labels.dtype}; expected integers.", hint="Convert them with labels.long().")
     n, _, h, w = logits.shape
+    if resized and labels.dim() == 3 and 0 not in labels.shape:
+        h, w = labels.shape[1:]
     if labels.shape != (n, h, w):
-        hint = "Resize the logits to the size of the labels first."
+        hint = "Resize the logits to the size of the labels, or pass align_corners and have them upsampled."
         if labels.shape == (n, 1, h, w):
             hint = "Drop the channel with labels.squeeze(1)."
         raise ProveError(f"Labels are {list(labels.shape)}; the logits ask for {[n, h, w]}.", hint=hint)
@@ -153,7 +186,12 @@ def _check_form(logits: Tensor, labels: Tensor, weight: Tensor | None) -> None:
         raise ProveError(f"Logits, labels and weight are on different devices: {', '.join(sorted(devices))}.")
 
 
-def _check_values(num_classes: int, labels: Tensor, valid: Tensor, ignore_index: int, weight: Tensor | None) -> None:
+def check_values(num_classes: int, labels: Tensor, valid: Tensor, ignore_index: int, weight: Tensor | None) -> None:
+    """Refuse a label that is neither a class nor ignored, and a weight that is negative or not finite.
+
+    Raises:
+        ProveError: it says which value stands where.
+    """
     bad_label = valid & ((labels < 0) | (labels >= num_classes))
     wrong = bad_label.any()
     if weight is not None:

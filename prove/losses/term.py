@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from prove.errors import ProveError
@@ -51,14 +50,14 @@ class Term(nn.Module, ABC):
         Raises:
             ProveError: as `Pixels.of`, or a ``weight`` that this term refuses.
         """
-        with torch.autocast(logits.device.type, enabled=False):
-            pixels = Pixels.of(logits, labels, self.ignore_index, weight)
-            self.check_weight(pixels)
-            return self.value(pixels)
+        from prove.losses.evaluate import chosen_backend, evaluate  # which knows all terms
 
-    def check_weight(self, pixels: Pixels) -> None:
+        found = evaluate({self.name: self}, logits, labels, self.ignore_index, weight=weight, backend=chosen_backend())
+        return found.values[self.name]
+
+    def check_weight(self) -> None:
         """Refuse a weight per pixel by name where it has no meaning."""
-        if pixels.weighted and self.refuses_weight:
+        if self.refuses_weight:
             raise ProveError(
                 f"{self.name} takes no weight per pixel: {self.refuses_weight}.",
                 hint=f"Leave {self.name} out of this objective, or the weight per pixel out of the training.",

@@ -1,0 +1,182 @@
+"""A run of pixels in buffers that fit the cache: logits loaded (and upsampled on the way), then their softmax.
+
+Buffers are [C, B] or [B], B pixels of one image side by side. Loops run over pixels innermost, so that they vectorise.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from prove.losses.cpu.jit import kernel
+from prove.losses.cpu.maths import exp, log, log1p
+
+Array = Any  # numpy arrays as numba sees them
+
+TILE_PIXELS = 1024
+"""Pixels of a tile, or one row of the image when that is longer: 19 classes in float32 then take 78 kB."""
+
+
+class Source(NamedTuple):
+    """One image: its logits, labels and weights, and how logits are upsampled to the labels.
+
+    Attributes:
+        logits: [C, h w].
+        labels: [H W] int32, -1 where ignored.
+        mass: [H W] weights per pixel; empty for 1.
+        columns: [2, W] the two logit columns that a label column lies between; empty when sizes are equal.
+        column_share: [W] share of the second one.
+        rows, row_share: the same for rows, [2, H] and [H].
+        width: W; low_width: w.
+    """
+
+    logits: Array
+    labels: Array
+    mass: Array
+    columns: Array
+    column_share: Array
+    rows: Array
+    row_share: Array
+    width: int
+    low_width: int
+
+
+@kernel
+def load(source: Source, first_row: int, stop_row: int, tile: Array, low: Array) -> None:
+    """Logits of rows [first_row, stop_row) into ``tile`` [C, B]; 0 where ignored, whatever they are.
+
+    Args:
+        low: [w] scratch.
+    """
+    width = source.width
+    first, count = first_row * width, (stop_row - first_row) * width
+    if source.columns.size == 0:
+        labels = source.labels[first : first + count]
+        for c in range(tile.shape[0]):
+            given, out = source.logits[c, first : first + count], tile[c, :count]
+            for i in range(count):
+                out[i] = given[i] if labels[i] >= 0 else out.dtype.type(0)
+        return
+    left, right = source.columns[0], source.columns[1]
+    for row in range(first_row, stop_row):
+        above = source.rows[0, row] * source.low_width
+        below = source.rows[1, row] * source.low_width
+        share = source.row_share[row]
+        labels = source.labels[row * width : (row + 1) * width]
+        at = (row - first_row) * width
+        for c in range(tile.shape[0]):
+            upper = source.logits[c, above : above + source.low_width]
+            lower = source.logits[c, below : below + source.low_width]
+            for i in range(source.low_width):
+                low[i] = upper[i] + share * (lower[i] - upper[i])
+            out = tile[c, at : at + width]
+            for i in range(width):
+                value = low[left[i]]
+                value += source.column_share[i] * (low[right[i]] - value)
+                out[i] = value if labels[i] >= 0 else out.dtype.type(0)
+
+
+@kernel
+def softmax(tile: Array, labels: Array, own: Array, gap: Array, others: Array, inverse: Array) -> None:
+    """Turn logits into softmax numerators, in place, with the pixel's own class taken out.
+
+    Nothing is lost to cancellation: ``1 - p_y`` is ``others * inverse``.
+
+    Args:
+        tile: [C, B]: logits; after it ``exp(z - max)``, and 0 in the own class.
+        labels: [B], negative where ignored (class 0 stands in).
+        own: [B], set to the own class's ``exp(z - max)``; gap: [B], its exponent.
+        others: [B], set to the sum over all other classes.
+        inverse: [B], set to 1 / (own + others).
+    """
+    count = labels.size
+    zero, one = tile.dtype.type(0), tile.dtype.type(1)
+    for i in range(count):
+        inverse[i] = tile[0, i]
+    for c in range(1, tile.shape[0]):
+        row = tile[c, :count]
+        for i in range(count):
+            inverse[i] = row[i] if row[i] > inverse[i] else inverse[i]
+    for i in range(count):
+        gap[i] = tile[max(labels[i], 0), i] - inverse[i]
+    for c in range(tile.shape[0]):
+        row = tile[c, :count]
+        for i in range(count):
+            row[i] = exp(row[i] - inverse[i])
+    for i in range(count):
+        y = max(labels[i], 0)
+        own[i] = tile[y, i]
+        tile[y, i] = zero
+        others[i] = zero
+    for c in range(tile.shape[0]):
+        row = tile[c, :count]
+        for i in range(count):
+            others[i] += row[i]
+    for i in range(count):
+        inverse[i] = one / (own[i] + others[i])
+
+
+@kernel
+def surprise(own: Array, gap: Array, others: Array, nll: Array) -> None:
+    """``-log p_y`` into ``nll`` [B], accurate where the pixel is confidently right and where it is wrong."""
+    zero, one = nll.dtype.type(0), nll.dtype.type(1)
+    for i in range(nll.size):
+        right = own[i] >= others[i]
+        ratio = others[i] / own[i] if right else zero
+        near = log1p(ratio)
+        far = log(own[i] + others[i] if not right else one) - gap[i]
+        nll[i] = near if right else far
+
+
+@kernel
+def masses(source: Source, first: int, mass: Array) -> None:
+    """The weight of each pixel from pixel ``first`` on into ``mass`` [B]: 0 where ignored."""
+    zero, one = mass.dtype.type(0), mass.dtype.type(1)
+    labels = source.labels[first : first + mass.size]
+    if source.mass.size:
+        given = source.mass[first : first + mass.size]
+        for i in range(mass.size):
+            mass[i] = given[i] if labels[i] >= 0 else zero
+    else:
+        for i in range(mass.size):
+            mass[i] = one if labels[i] >= 0 else zero
+
+
+@kernel
+def fading(gamma: float, others: Array, inverse: Array, out: Array) -> None:
+    """``(1 - p_y)^gamma`` into ``out`` [B]; 0^0 is 1."""
+    if gamma == 0.0:
+        for i in range(out.size):
+            out[i] = 1.0
+    elif gamma == 2.0:
+        for i in range(out.size):
+            share = others[i] * inverse[i]
+            out[i] = share * share
+    else:
+        power, one, zero = out.dtype.type(gamma), out.dtype.type(1), out.dtype.type(0)
+        for i in range(out.size):
+            share = others[i] * inverse[i]
+            there = share > zero
+            faded = exp(power * log(share if there else one))
+            out[i] = faded if there else zero
+
+
+def rows_per_tile(width: int, pixels: int = TILE_PIXELS) -> int:
+    """Rows of an image that make a tile."""
+    return max(1, pixels // width)
+
+
+def along(low: int, high: int, align_corners: bool, dtype: Any) -> tuple[Array, Array]:
+    """Where ``high`` samples lie between ``low`` ones, as `torch.nn.functional.interpolate` (bilinear) places them.
+
+    Returns:
+        The two neighbours [2, high] int32 and the share of the second [high].
+    """
+    steps = np.arange(high, dtype=np.float64)
+    if align_corners:
+        at = steps * ((low - 1) / (high - 1)) if high > 1 else steps * 0.0
+    else:
+        at = np.maximum((steps + 0.5) * (low / high) - 0.5, 0.0)
+    first = np.minimum(at.astype(np.int32), low - 1)
+    return np.stack((first, np.minimum(first + 1, low - 1))).astype(np.int32), (at - first).astype(dtype)
