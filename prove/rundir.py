@@ -24,6 +24,7 @@ class RunDir:
         job.json        the Job: its identity
         launch.json     where it runs: data root, device, workers; not part of the identity
         model.py        the flattened config file, when the model was given as a file
+        terms/          <name>.yaml and <name>.py of each loss term of the user's own
         config.py       the complete MMSegmentation config that was trained
         evidence.json   what the wiring proof saw
         events.jsonl    what the worker reports, append only
@@ -61,6 +62,19 @@ class RunDir:
     def model_config(self) -> Path:
         """The flattened config file, when the model was given as a file."""
         return self.path / "model.py"
+
+    @property
+    def terms(self) -> Path:
+        """Folder of the loss terms of the user's own; absent where there are none."""
+        return self.path / "terms"
+
+    def term_files(self, name: str) -> tuple[Path, Path]:
+        """The YAML file and the Python file of one of these terms."""
+        return self.terms / f"{name}.yaml", self.terms / f"{name}.py"
+
+    def saved_terms(self) -> list[Path]:
+        """The YAML files of these terms."""
+        return sorted(self.terms.glob("*.yaml"))
 
     @property
     def config(self) -> Path:

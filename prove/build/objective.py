@@ -10,6 +10,7 @@ from prove.build.configs import head_configs
 from prove.build.supported import check_head, is_mask_classification
 from prove.catalog.losses import resolve
 from prove.catalog.models import Kind
+from prove.catalog.user_terms import USER_TERMS
 from prove.errors import ProveError
 from prove.spec import LossExpr, LossTerm, WeightSchedule, parse
 
@@ -128,5 +129,7 @@ def term_configs(head: HeadPlan, class_weight: tuple[float, ...] | None) -> list
         }
         if class_weight is not None and isinstance(dict(term.params).get("class_weight"), str):
             config["class_weight"] = list(class_weight)
+        if term.name in USER_TERMS:
+            config["definition"] = str(USER_TERMS.get(term.name).file)
         configs.append(config)
     return configs

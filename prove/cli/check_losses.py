@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from prove.cli.options import JsonOption, console, print_json
+from prove.cli.own_terms import TermsOption
 
 SCENES = "SynthStreet(height=128, width=256, train=8, val=1)"
 """What an objective is proved on unless a dataset is named."""
@@ -20,6 +21,7 @@ def check(
     dataset: Annotated[str, typer.Option("--dataset", help="Dataset whose images it is proved on.")] = SCENES,
     data_root: Annotated[str | None, typer.Option("--data-root", help="Folder of the dataset.")] = None,
     crop_size: Annotated[str, typer.Option("--crop-size", metavar="HxW", help="Crop in pixels.")] = "128x128",
+    terms: TermsOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Prove that a model minimises an objective: every term wired, weighted and blind to ignored pixels."""
@@ -31,8 +33,8 @@ def check(
     from prove.rundir import RunDir, read_json
 
     request = RunRequest(
-        dataset=dataset, data_root=data_root, model=model, loss=expr, crop_size=crop_size, max_iters=1, batch_size=2,
-        eval_interval=1, pretrained=False, device="cpu",
+        dataset=dataset, data_root=data_root, model=model, loss=expr, terms=terms, crop_size=crop_size, max_iters=1,
+        batch_size=2, eval_interval=1, pretrained=False, device="cpu",
     )  # fmt: skip
     chosen = plan(request, proof_only=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -11,6 +11,7 @@ import typer
 
 from prove.cli import run as flags
 from prove.cli.options import JsonOption, print_json
+from prove.cli.own_terms import TermsOption
 
 if TYPE_CHECKING:
     from prove.cli.request import RunRequest
@@ -23,6 +24,7 @@ def config(
     aux_loss: flags.AuxLossOption = None,
     aux_weight: flags.AuxWeightOption = None,
     loss: flags.LossOption = None,
+    terms: TermsOption = None,
     seed: flags.SeedOption = 0,
     data_root: flags.DataRootOption = None,
     max_iters: flags.ItersOption = None,
@@ -42,9 +44,9 @@ def config(
     from prove.cli.request import RunRequest
 
     request = RunRequest(
-        dataset=dataset, model=model, strategy=strategy, aux_loss=aux_loss, aux_weight=aux_weight, loss=loss, seed=seed,
-        data_root=data_root, max_iters=max_iters, batch_size=batch_size, crop_size=crop_size, lr=lr,
-        eval_interval=eval_interval, val_images=val_images, pretrained=pretrained, amp=amp, device=device,
+        dataset=dataset, model=model, strategy=strategy, aux_loss=aux_loss, aux_weight=aux_weight, loss=loss,
+        terms=terms, seed=seed, data_root=data_root, max_iters=max_iters, batch_size=batch_size, crop_size=crop_size,
+        lr=lr, eval_interval=eval_interval, val_images=val_images, pretrained=pretrained, amp=amp, device=device,
         workers=workers,
     )  # fmt: skip
     show(request, diff=diff, json_output=json_output)

@@ -9,10 +9,13 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from prove.catalog.losses import short
+from prove.catalog.user_terms import terms_of
+from prove.cli.own_terms import require_sound
 from prove.cli.progress import Progress
 from prove.cli.request import Plan, with_weights
 from prove.data.check import check
@@ -41,8 +44,9 @@ def execute(plan: Plan, results: Path, *, restart: bool, progress: Progress) -> 
     """Train one job and record it; a finished one is not trained again unless ``restart``.
 
     Raises:
-        ProveError: the data has faults, or is not what the finished run was trained on; the weights can't be had, the
-            folder can't be written, another process trains the job, or the worker never got as far as its first word.
+        ProveError: the data has faults, or is not what the finished run was trained on; the code of a term can't be
+            used, the weights can't be had, the folder can't be written, another process trains the job, or the worker
+            never got as far as its first word.
     """
     images = sum(len(split) for split in plan.dataset.splits)
     progress.note(f"checking {images} images of {plan.job.dataset_name} (only what has changed is read)")
@@ -54,6 +58,7 @@ def execute(plan: Plan, results: Path, *, restart: bool, progress: Progress) -> 
         require_same_data(plan, run)
         progress.note(f"Run {done.key} is finished already; --restart trains it again.")
         return done
+    require_sound(terms_of(plan.job.loss))
     plan = with_weights(plan)
     run.create()
     if run.is_held():
@@ -125,6 +130,14 @@ def prepare(run: RunDir, plan: Plan, *, proof_only: bool = False) -> None:
     if plan.model_config is not None:
         text = plan.model_config.encode()
         write_atomically(run.model_config, lambda file: file.write(text))
+    for term in terms_of(plan.job.loss):
+        run.terms.mkdir(exist_ok=True)
+        for path, content in zip(run.term_files(term.name), (term.text.encode(), term.python), strict=True):
+            write_atomically(path, partial(_put, content))
+
+
+def _put(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
 
 
 def set_aside(run: RunDir) -> None:

@@ -8,8 +8,10 @@ import typer
 
 from prove.catalog.loss_entry import LossEntry
 from prove.catalog.losses import ALIASES, LOSSES
+from prove.catalog.user_terms import SOURCE, register_terms
 from prove.cli.check_losses import check
 from prove.cli.options import JsonOption, console, print_json
+from prove.cli.own_terms import TermsOption
 from prove.errors import unknown
 from prove.spec.expr import LossTerm, text_of
 
@@ -20,8 +22,9 @@ app.command("check")(check)
 
 
 @app.command("list")
-def list_losses(json_output: JsonOption = False) -> None:
+def list_losses(terms: TermsOption = None, json_output: JsonOption = False) -> None:
     """List every loss with its defaults."""
+    register_terms(terms or ())
     if json_output:
         print_json([describe(entry) for entry in LOSSES])
         return
@@ -29,7 +32,7 @@ def list_losses(json_output: JsonOption = False) -> None:
 
     table = Table("loss", "defaults", "what it is", box=None, pad_edge=False)
     for entry in LOSSES:
-        defaults = ", ".join(f"{param.name}={text_of(param.default)}" for param in entry.params)
+        defaults = ", ".join(f"{param.name}={text_of(param.default)}" for param in entry.params if param.name != SOURCE)
         table.add_row(entry.name, defaults or "-", entry.summary)
     for alias in ALIASES:
         table.add_row(alias, "-", f"Short for {meaning(alias)}.")
@@ -38,9 +41,12 @@ def list_losses(json_output: JsonOption = False) -> None:
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(help="A loss, such as focal.", metavar="NAME")], json_output: JsonOption = False
+    name: Annotated[str, typer.Argument(help="A loss, such as focal.", metavar="NAME")],
+    terms: TermsOption = None,
+    json_output: JsonOption = False,
 ) -> None:
     """Show one loss: definition, parameters, source, cost."""
+    register_terms(terms or ())
     show_loss(name, json_output=json_output)
 
 
@@ -96,11 +102,13 @@ def meaning(alias: str) -> str:
 
 
 def _facts(entry: LossEntry) -> dict[str, str]:
+    alone = entry.unfused_because
     return {
         "formula": entry.formula,
         "mean_over": entry.averages,
         "pixel_weight": entry.pixel_weight,
         "cost": entry.cost,
+        "fused": f"yes (on its own {alone})" if entry.fused and alone else "yes" if entry.fused else f"no: {alone}",
         "not_to_use": entry.avoid,
         "source": entry.paper,
     }

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from prove.build.weights import fetch
 from prove.catalog.losses import from_aux, resolve, short
 from prove.catalog.models import MODELS, ModelEntry
 from prove.catalog.strategies import STRATEGIES
+from prove.catalog.user_terms import register_terms
 from prove.data.cache import cache_dir
 from prove.data.definition import DatasetDefinition, resolve_dataset
 from prove.data.source import Dataset, open_dataset
@@ -40,6 +41,7 @@ class RunRequest:
     aux_loss: str | None = None
     aux_weight: float | None = None
     loss: str | None = None
+    terms: Sequence[str | Path] | None = None
     seed: int = 0
     data_root: str | None = None
     max_iters: int | None = None
@@ -81,6 +83,7 @@ def plan(request: RunRequest, *, proof_only: bool = False) -> Plan:
     Raises:
         ProveError: an unknown name, an impossible setting, a dataset that is not there.
     """
+    register_terms(request.terms or ())
     entry, reference, config_text = _model(request.model)
     strategy = STRATEGIES.get(request.strategy)
     expr = for_model(objective(request), entry.kind, entry.name)

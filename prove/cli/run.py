@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prove.cli.options import RESULTS, JsonOption, ResultsOption, console, notes, print_json
+from prove.cli.own_terms import TermsOption
 
 if TYPE_CHECKING:
     from prove.cli.request import RunRequest
@@ -66,6 +67,7 @@ def run(
     aux_loss: AuxLossOption = None,
     aux_weight: AuxWeightOption = None,
     loss: LossOption = None,
+    terms: TermsOption = None,
     seed: SeedOption = 0,
     data_root: DataRootOption = None,
     max_iters: ItersOption = None,
@@ -93,9 +95,9 @@ def run(
     from prove.cli.request import RunRequest
 
     request = RunRequest(
-        dataset=dataset, model=model, strategy=strategy, aux_loss=aux_loss, aux_weight=aux_weight, loss=loss, seed=seed,
-        data_root=data_root, max_iters=max_iters, batch_size=batch_size, crop_size=crop_size, lr=lr,
-        eval_interval=eval_interval, val_images=val_images, early_stop=early_stop, patience=patience,
+        dataset=dataset, model=model, strategy=strategy, aux_loss=aux_loss, aux_weight=aux_weight, loss=loss,
+        terms=terms, seed=seed, data_root=data_root, max_iters=max_iters, batch_size=batch_size, crop_size=crop_size,
+        lr=lr, eval_interval=eval_interval, val_images=val_images, early_stop=early_stop, patience=patience,
         min_delta=min_delta, monitor=monitor, pretrained=pretrained, amp=amp, device=device, workers=workers,
         threads=threads,
     )  # fmt: skip

@@ -91,8 +91,18 @@ def verdict(evidence: Mapping[str, Any]) -> str:
     where = f"{batch['images']} images, {batch['pixels']:,} pixels, {batch['ignored_pixels']:,} ignored"
     if evidence["ok"]:
         total, formula = number(evidence["total"]), number(evidence.get("formula"))
-        return f"proved: the loss that is minimised is {total}, the formula gives {formula} ({where})"
+        proved = f"proved: the loss that is minimised is {total}, the formula gives {formula} ({where})"
+        return "\n".join([proved, *_not_compared(evidence)])
     return "\n".join([f"NOT proved ({where}):", *(f"  {problem}" for problem in evidence["problems"])])
+
+
+def _not_compared(evidence: Mapping[str, Any]) -> list[str]:
+    """A line on the terms whose value no second implementation stands behind."""
+    terms = [term for head in evidence["heads"] for term in head["terms"]]
+    alone = dict.fromkeys(term["term"] for term in terms if not term.get("second_implementation", True))
+    if not alone:
+        return []
+    return [f"  {', '.join(alone)}: no second implementation; the value was compared with the term itself in float64"]
 
 
 def _by_name(results: Sequence[ResultRow], scope: str, metrics: Sequence[str], order: Sequence[str]) -> Table | None:

@@ -18,6 +18,8 @@ class TermEvidence:
         weight: its weight there.
         value: unweighted value, as the head computed it.
         reference_value: the same from PROVE's plain reference on the same logits; None for a set criterion.
+        second_implementation: whether that reference is written a second time; False for a term of the user's own that
+            comes without one, which is compared with itself in float64.
         contribution: what it adds to the total loss.
         loss_share: its share of the total loss, over all heads.
         gradient_norm: L2 norm of its weighted gradient on the head's logits.
@@ -43,6 +45,7 @@ class TermEvidence:
     doubling: float
     valid_gradient: float
     ignored_gradient: float | None
+    second_implementation: bool = True
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from prove.build.objective import HeadPlan
 from prove.catalog.losses import short
 from prove.errors import ProveError
 from prove.losses.reference import reference
+from prove.losses.user_terms import has_reference
 from prove.spec import LossExpr, LossTerm
 from prove.spec.event import FailureKind
 from prove.training.evidence import BatchEvidence, TermEvidence
@@ -158,6 +159,7 @@ def record(
         doubling=doubling,
         valid_gradient=valid_gradient,
         ignored_gradient=ignored_gradient,
+        second_implementation=has_reference(term.name),
     )
 
 

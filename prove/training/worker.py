@@ -16,10 +16,12 @@ import torch
 
 from prove.build.job_config import BuiltConfig, Placement, build_config, training_class_weight
 from prove.catalog.losses import short
+from prove.catalog.user_terms import require_sources
 from prove.data.check import check
 from prove.data.manifest import fingerprint
 from prove.data.source import Dataset, open_dataset, resolve_dataset
 from prove.errors import ProveError
+from prove.losses.user_terms import load_terms
 from prove.provenance import collect
 from prove.rundir import RunDir, read_json, write_atomically, write_json
 from prove.spec import Job
@@ -45,6 +47,8 @@ def attempt(run: RunDir, recorder: Recorder) -> int:
     shutil.rmtree(scratch, ignore_errors=True)
     try:
         job = Job.from_dict(read_json(run.job))
+        load_terms(*run.saved_terms())
+        require_sources(job.loss)
         launch = read_json(run.launch)
         placement = Placement(**launch["placement"])
         quiet_known_warnings()
