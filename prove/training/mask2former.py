@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmseg.models.decode_heads import Mask2FormerHead
@@ -11,7 +11,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from prove.spec import parse
-from prove.training.objective import semantic_logits
+from prove.training.fused_heads import weighted
+from prove.training.objective import ProveTerm, semantic_logits
 
 
 @MODELS.register_module()
@@ -62,6 +63,5 @@ class SemanticMask2FormerHead(Mask2FormerHead):  # type: ignore[misc]
         if not self.semantic_terms:
             return {}
         logits = semantic_logits(cls_score, mask_pred, (labels.shape[-2], labels.shape[-1]))
-        return {
-            str(term.loss_name): term(logits, labels, ignore_index=self.ignore_index) for term in self.semantic_terms
-        }
+        terms = cast(list[ProveTerm], list(self.semantic_terms))
+        return weighted(terms, logits, labels, self.ignore_index)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from prove.catalog.losses import resolve
 from prove.losses import build_term
+from prove.losses.objective import nothing
+from prove.losses.user_terms import load_terms
 from prove.spec import parse
 
 
@@ -23,6 +25,7 @@ class ProveTerm(nn.Module):
         loss_name: name of its entry in the losses; starts with ``loss``, or it would not be trained.
         class_weight: one weight per class, for terms whose ``class_weight`` comes from the training set.
         ignore_index: label that is left out.
+        definition: the YAML file of a term of the user's own, so that the config stands alone.
     """
 
     def __init__(
@@ -31,8 +34,11 @@ class ProveTerm(nn.Module):
         loss_name: str,
         class_weight: Sequence[float] | None = None,
         ignore_index: int = 255,
+        definition: str | None = None,
     ) -> None:
         super().__init__()
+        if definition is not None:
+            load_terms(definition)
         if not loss_name.startswith("loss"):
             raise ValueError(f"{loss_name!r} would never reach backward: MMSegmentation adds up names with 'loss'")
         self.spec = resolve(parse(term)).primary
@@ -45,6 +51,13 @@ class ProveTerm(nn.Module):
         """Move a weight with a schedule to where it is at a progress in [0, 1]; a constant one stays as set."""
         if not self.spec.weight.is_constant:
             self.loss_weight = self.spec.weight.at(progress)
+
+    def check_ignore_index(self, ignore_index: int) -> None:
+        """Refuse a head that ignores another label than the one this term was built for."""
+        if ignore_index != self.ignore_index:
+            raise ValueError(
+                f"the head ignores label {ignore_index}, {self.loss_name} was built to ignore {self.ignore_index}"
+            )
 
     def forward(
         self,
@@ -62,12 +75,9 @@ class ProveTerm(nn.Module):
             weight: per-pixel weight [N, H, W], or None.
             ignore_index: the head's; must be the one this term was built for.
         """
-        if ignore_index != self.ignore_index:
-            raise ValueError(
-                f"the head ignores label {ignore_index}, {self.loss_name} was built to ignore {self.ignore_index}"
-            )
+        self.check_ignore_index(ignore_index)
         if self.loss_weight == 0:  # not in play: neither its cost nor, on odd logits, its NaN
-            return cls_score.float().flatten()[:1].nan_to_num().sum() * 0.0
+            return nothing(cls_score)
         value: Tensor = self.term(cls_score, label, weight) if weight is not None else self.term(cls_score, label)
         return value * self.loss_weight
 

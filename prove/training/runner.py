@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prove.errors import ProveError
 from prove.rundir import write_atomically
+from prove.training.fused_heads import fuse_heads
 from prove.training.objective import set_progress
 from prove.training.pretrained import check_arrived
 from prove.training.seeding import seed_torch
@@ -44,7 +45,9 @@ class ProveRunner(Runner):  # type: ignore[misc]
 
     def build_model(self, model: Any) -> Any:
         seed_torch("build", self.seed_value)
-        return super().build_model(model)
+        built = super().build_model(model)
+        fuse_heads(built)
+        return built
 
     def _init_model_weights(self) -> None:
         seed_torch("weights", self.seed_value)

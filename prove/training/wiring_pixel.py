@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prove.build.objective import HeadPlan, loss_name
+from prove.losses.reference import reference
 from prove.training.wiring_checks import (
     IGNORE,
     Seen,
@@ -24,6 +25,7 @@ from prove.training.wiring_checks import (
     record,
     relabelled,
     trial,
+    untied,
     value_problems,
 )
 
@@ -101,7 +103,29 @@ class PixelView:
         names = {label: loss_name(label, self.plan.kind) for label, _ in self.plan.terms}
         if all(name in again for name in names.values()):
             seen.gradients = {label: flat_gradient(again[name], [low]) for label, name in names.items()}
+        seen.problems += self._upsampling_problems()
         return seen
+
+    def _upsampling_problems(self) -> list[str]:
+        """The gradient must be the reference's on the logits as the head gives them, through their upsampling too."""
+        labels = self.labels()
+        if self.logits.shape[-2:] == labels.shape[-2:]:
+            return []
+        low = untied(self.logits.float())
+        mine = evaluated(self.plan, lambda: self.head.loss_by_feat(low, self.samples))
+        problems = []
+        for label, term in self.plan.terms:
+            name, weight = loss_name(label, self.plan.kind), term.weight.at(self.progress)
+            if name not in mine:
+                continue
+            leaf = low.detach().double().requires_grad_()
+            full = nn.functional.interpolate(
+                leaf, size=labels.shape[-2:], mode="bilinear", align_corners=self.head.align_corners
+            )
+            direction = flat_gradient(reference(term, full, labels, IGNORE, self.class_weight), [leaf])
+            where = f"{self.plan.path}, {label} (through upsampling)"
+            problems += direction_problems(where, weight, flat_gradient(mine[name], [low]), direction)
+        return problems
 
     def _doubling(
         self, name: str, full: Tensor, before: Mapping[str, Tensor], problems: list[str], where: str

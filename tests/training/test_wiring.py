@@ -208,6 +208,68 @@ def test_sabotage_fails_as_wiring(runs: Runs, edit: Callable[[Any], None]) -> No
         assert json.loads(run.evidence.read_text())["ok"] is False
 
 
+def spoil_fused(spoil: Callable[..., Any]) -> Callable[[Any], None]:
+    """Change what the heads get from the fused evaluation of their terms."""
+
+    def edit(model: Any) -> None:
+        from prove.training import fused_heads
+
+        honest = fused_heads.evaluate
+        fused_heads.evaluate = lambda *args, **kwargs: spoil(honest, *args, **kwargs)
+
+    return edit
+
+
+def fused_without_a_graph(honest: Any, *args: Any, **kwargs: Any) -> Any:
+    found = honest(*args, **kwargs)
+    found.values["loss_focal"] = found.values["loss_focal"].detach()
+    return found
+
+
+def fused_terms_swapped(honest: Any, *args: Any, **kwargs: Any) -> Any:
+    found = honest(*args, **kwargs)
+    values = found.values
+    values["loss_ce"], values["loss_focal"] = values["loss_focal"], values["loss_ce"]
+    return found
+
+
+def fused_corners_elsewhere(honest: Any, *args: Any, **kwargs: Any) -> Any:
+    return honest(*args, **{**kwargs, "align_corners": not kwargs["align_corners"]})
+
+
+def fused_gradient_of_nearest_upsampling(
+    honest: Any, terms: Any, logits: Any, labels: Any, *rest: Any, **kwargs: Any
+) -> Any:
+    """The values are right; the gradient runs through another upsampling, which only low-resolution logits show."""
+    found = honest(terms, logits, labels, *rest, **kwargs)
+    if logits.shape[-2:] == labels.shape[-2:]:
+        return found
+    size = labels.shape[-2:]
+    nearest = nn.functional.interpolate(logits, size=size)
+    other = honest(terms, nearest, labels, *rest, **{**kwargs, "align_corners": None})
+    for name, value in other.values.items():
+        found.values[name] = found.values[name].detach() + value - value.detach()
+    return found
+
+
+def fused_ignored_pixels_count(honest: Any, terms: Any, logits: Any, labels: Any, *rest: Any, **kwargs: Any) -> Any:
+    return honest(terms, logits, torch.where(labels == 255, 0, labels), *rest, **kwargs)
+
+
+FUSED = [
+    fused_without_a_graph, fused_terms_swapped, fused_corners_elsewhere, fused_gradient_of_nearest_upsampling,
+    fused_ignored_pixels_count,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", FUSED, ids=lambda spoil: spoil.__name__)
+def test_sabotage_of_the_fused_terms_fails_as_wiring(runs: Runs, spoil: Callable[..., Any]) -> None:
+    run = runs.make(aux_loss="focal")
+    assert runs.train(run, edit_built_model(spoil_fused(spoil))) == 1, run.log.read_text()
+    last = events(run)[-1]
+    assert (last["kind"], last["failure"]) == ("failed", "wiring"), run.log.read_text()
+
+
 def reversed_gradient(model: Any) -> None:
     """The right value, pushed the wrong way."""
     term = model.decode_head.loss_decode[1]

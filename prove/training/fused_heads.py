@@ -1,0 +1,95 @@
+"""MMSegmentation's per-pixel heads, made to evaluate all terms of their objective in one go.
+
+The stock `loss_by_feat` upsamples the logits to the size of the labels, sixteen times the data and more, and hands
+them to one loss after the other. Here the terms get the head's own logits and upsample them on the way, in tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MethodType
+from typing import Any, TypeGuard
+
+import torch
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from torch import Tensor, nn
+
+from prove.losses.evaluate import Backend, chosen_backend, evaluate
+from prove.losses.objective import nothing
+from prove.losses.user_terms import scalar
+from prove.training.objective import ProveTerm
+
+DISTANCE_MAPS = "gt_distance_maps"
+"""Field of a data sample with the signed distances of its labels, [C, H, W], where the data workers computed them."""
+
+
+def fuse_heads(model: nn.Module) -> None:
+    """Let every head whose losses are PROVE's terms evaluate them together; other heads stay as they are."""
+    for head in model.modules():
+        if isinstance(head, BaseDecodeHead) and type(head).loss_by_feat is BaseDecodeHead.loss_by_feat:
+            terms = terms_of(head)
+            if terms and head.sampler is None:
+                head.loss_by_feat = MethodType(_loss_by_feat, head)
+
+
+def terms_of(head: Any) -> list[ProveTerm]:
+    """The terms of a head; none if any of its losses is something else, or was given a `forward` of its own."""
+    losses = head.loss_decode if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]
+    terms = [loss for loss in losses if _is_plain(loss)]
+    return terms if len(terms) == len(losses) else []
+
+
+def _is_plain(loss: nn.Module) -> TypeGuard[ProveTerm]:
+    changed = "forward" in vars(loss) or loss._forward_hooks or loss._forward_pre_hooks
+    return type(loss) is ProveTerm and not changed
+
+
+def _loss_by_feat(head: Any, seg_logits: Tensor, batch_data_samples: Sequence[Any]) -> dict[str, Tensor]:
+    terms = terms_of(head)
+    if not terms:  # somebody has put another loss there since
+        found: dict[str, Tensor] = BaseDecodeHead.loss_by_feat(head, seg_logits, batch_data_samples)
+        return found
+    labels = head._stack_batch_gt(batch_data_samples).squeeze(1)
+    return weighted(
+        terms, seg_logits, labels, head.ignore_index, align_corners=head.align_corners,
+        distance_maps=_distance_maps(batch_data_samples, labels),
+    )  # fmt: skip
+
+
+def weighted(
+    terms: Sequence[ProveTerm],
+    logits: Tensor,
+    labels: Tensor,
+    ignore_index: int,
+    *,
+    align_corners: bool | None = None,
+    distance_maps: Tensor | None = None,
+    backend: Backend | None = None,
+) -> dict[str, Tensor]:
+    """Weight times value of each term by the name of its loss; a term of weight 0 costs nothing.
+
+    Args:
+        logits: [N, C, h, w]; labels: [N, H, W], as for `prove.losses.evaluate.evaluate`.
+    """
+    for term in terms:
+        term.check_ignore_index(ignore_index)
+    active = {term.loss_name: term.term for term in terms if term.loss_weight != 0}
+    values: Mapping[str, Tensor] = {}
+    if active:
+        values = evaluate(
+            active, logits, labels, ignore_index, align_corners=align_corners, distance_maps=distance_maps,
+            backend=chosen_backend() if backend is None else backend,
+        ).values  # fmt: skip
+    return {
+        term.loss_name: scalar(values[term.loss_name], f"{term.spec.name}: value") * term.loss_weight
+        if term.loss_name in active
+        else nothing(logits)
+        for term in terms
+    }
+
+
+def _distance_maps(samples: Sequence[Any], labels: Tensor) -> Tensor | None:
+    maps = [getattr(sample, DISTANCE_MAPS).data for sample in samples if DISTANCE_MAPS in sample]
+    if len(maps) < len(samples) or any(each.shape[-2:] != labels.shape[-2:] for each in maps):
+        return None  # a padded image: they are computed from the padded labels
+    return torch.stack(maps).to(labels.device)
