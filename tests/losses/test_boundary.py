@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from prove.losses.boundary import sobel_squared
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 def opencv_squared(channel):
     across = cv2.Sobel(channel, cv2.CV_64F, 1, 0, ksize=3, borderType=cv2.BORDER_REPLICATE)

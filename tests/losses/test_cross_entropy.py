@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from prove.training.stack import load_stack
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 @pytest.mark.parametrize("weight", [None, (0.5, 2.0, 0.0, 1.5)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])

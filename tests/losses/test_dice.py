@@ -7,6 +7,8 @@ from loss_batches import IGNORE, batch, term
 from sklearn.metrics import f1_score
 from torch.nn import functional as F
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 @pytest.mark.parametrize("squared", [False, True])
 @pytest.mark.parametrize("seed", range(3))

@@ -7,12 +7,14 @@ import torch
 from loss_batches import IGNORE, TERMS, batch, term, value_and_gradient
 from torch.nn import functional as F
 
-from prove.catalog.losses import LOSSES, resolve
+from prove.catalog.losses import LOSSES, from_aux, resolve, short
 from prove.errors import ProveError
 from prove.losses import Objective, Term, build_term, class_weights
 from prove.losses.objective import TERMS as MODULES
 from prove.losses.reference import reference
 from prove.spec import parse
+
+pytestmark = pytest.mark.usefixtures("backend")
 
 EVERYTHING = " + ".join(f"{0.1 * (i + 1):.1f}*{text}" for i, text in enumerate(TERMS))
 
@@ -112,7 +114,7 @@ def test_ignore_index():
 def test_pixel_weight_reaches_every_term_or_is_refused():
     logits, labels = batch()
     weight = torch.rand(labels.shape, generator=torch.Generator().manual_seed(0))
-    out = Objective("ce + focal + dice + boundary")(logits, labels, pixel_weight=weight)
+    out = Objective(" + ".join(name for name in MODULES if name != "lovasz"))(logits, labels, pixel_weight=weight)
     for name, value in out.terms.items():
         assert torch.equal(value, term(name)(logits, labels, weight))
         assert not torch.equal(value, term(name)(logits, labels))
@@ -157,9 +159,35 @@ def test_modules_and_catalogue_agree():
             for name, parameter in inspect.signature(MODULES[entry.name]).parameters.items()
             if name != "ignore_index"
         }
-        assert defaults == {param.name: param.default for param in entry.params if param.name != "beta"}
+        # the beta of ce belongs to the scheme that computes the weights which the module is given
+        names = [param.name for param in entry.params if (entry.name, param.name) != ("ce", "beta")]
+        assert defaults == {name: entry.param(name).default for name in names}
         assert bool(MODULES[entry.name].refuses_weight) == entry.pixel_weight.startswith("refused")
         assert MODULES[entry.name].name == entry.name
+
+
+def test_catalogue_says_why_a_term_is_not_fused():
+    for entry in LOSSES:
+        assert entry.fused or entry.unfused_because
+    apart = {entry.name for entry in LOSSES if not entry.fused}
+    assert apart == {"distance", "hausdorff", "m2f"}
+    assert "form=sigmoid" in LOSSES.get("focal").unfused_because
+
+
+def test_parameters_reach_the_modules():
+    module = build_term(resolve(parse("tversky(alpha=0.25, beta=0.125)")).primary)
+    assert (module.alpha, module.beta) == (0.25, 0.125)
+    for text in TERMS:
+        resolved = resolve(parse(text)).primary
+        module = build_term(resolved)
+        for name, value in resolved.params:
+            assert getattr(module, name) == value
+
+
+def test_auxiliary_shorthand_takes_every_term():
+    for name in MODULES:
+        if name != "ce":
+            assert short(from_aux(name)) == f"ce + 0.3*{name}"
 
 
 def test_modules_print_what_they_compute():

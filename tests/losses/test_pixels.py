@@ -6,6 +6,8 @@ from loss_batches import IGNORE, batch, term
 
 from prove.errors import ProveError
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 def refused(logits, labels, weight=None):
     with pytest.raises(ProveError) as error:
