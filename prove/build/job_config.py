@@ -188,6 +188,8 @@ def _loader(job: Job, placement: Placement, split: str) -> dict[str, Any]:
     }
     if training:
         dataset["seed"] = job.seed
+        if any(term.name == "distance" for term in job.loss.terms):
+            dataset["distance_maps"] = True
     elif job.train.val_images is not None:
         dataset["limit"] = job.train.val_images
     return {

@@ -46,10 +46,21 @@ class Evaluated:
     Attributes:
         values: each term's unweighted value by label, a scalar with its graph.
         certified: for a value that need not be exact, a bound of its absolute error; 0 where it was exact after all.
+        fused: labels of the terms that were evaluated together.
     """
 
     values: dict[str, Tensor]
     certified: dict[str, Tensor]
+    fused: tuple[str, ...] = ()
+
+    def method(self, label: str) -> str:
+        """How a term was computed, in words: ``fused, sorted``."""
+        if label not in self.fused:
+            return "on its own"
+        if label not in self.certified:
+            return "fused"
+        bound, value = float(self.certified[label]), float(self.values[label].detach())
+        return f"fused, binned (relative error <= {bound / value:.1e})" if bound > 0 else "fused, sorted"
 
 
 class Fusion(NamedTuple):
@@ -103,9 +114,11 @@ def evaluate(
             return _by_reference(terms, _full(logits, labels, align_corners), labels, ignore_index, weight)
         values: dict[str, Tensor] = {}
         certified: dict[str, Tensor] = {}
+        fused: tuple[str, ...] = ()
         if backend == "fused" and op.available(logits.device):
             together = fusion_of(terms) if fusion is None else fusion
-            if together.labels:
+            fused = together.labels
+            if fused:
                 found, bounds = op.evaluate(together.plan, logits, labels, weight, ignore_index, bool(align_corners))
                 values = dict(zip(together.labels, found.unbind(), strict=True))
                 by_label = dict(zip(together.labels, bounds.unbind(), strict=True))
@@ -114,7 +127,7 @@ def evaluate(
             pixels = Pixels.of(_full(logits, labels, align_corners), labels, ignore_index, weight, distance_maps)
             alone = {label: term for label, term in terms.items() if label not in values}
             values |= {label: scalar(term.value(pixels), f"{term.name}: value") for label, term in alone.items()}
-    return Evaluated({label: values[label] for label in terms}, certified)
+    return Evaluated({label: values[label] for label in terms}, certified, fused)
 
 
 def fusion_of(terms: Mapping[str, Term]) -> Fusion:

@@ -7,9 +7,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import Compose
 from mmengine.registry import DATA_SAMPLERS
+from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import Dataset, Sampler
 
@@ -17,7 +19,11 @@ from prove.data.labels import read_image, read_label
 from prove.data.manifest import Manifest, Sample
 from prove.data.source import open_dataset, resolve_dataset
 from prove.errors import ProveError
+from prove.losses.distance_maps import distance_maps
 from prove.training.seeding import mix, seed_augmentation
+
+DISTANCE_MAPS = "gt_distance_maps"
+"""Field of a data sample with the signed distances of its labels, [C, H, W]."""
 
 
 class BadData(ProveError):
@@ -35,6 +41,7 @@ class ManifestDataset(Dataset[Any]):
         pipeline: configs of MMSegmentation transforms, the first one `LoadSample`.
         seed: seeds the augmentation of a sample from (seed, position in the stream); None for validation.
         limit: use this many samples, evenly spaced; None uses all.
+        distance_maps: compute the signed distances of every class in the labels as well, for the term `distance`.
     """
 
     def __init__(
@@ -45,11 +52,13 @@ class ManifestDataset(Dataset[Any]):
         pipeline: Sequence[Mapping[str, Any]],
         seed: int | None = None,
         limit: int | None = None,
+        distance_maps: bool = False,
     ) -> None:
         dataset = open_dataset(resolve_dataset(source), root=root)
         self.manifest: Manifest = dataset.train if split == "train" else dataset.val
         self.samples = evenly_spaced(self.manifest.samples, limit)
         self.seed = seed
+        self.distance_maps = distance_maps
         space = self.manifest.label_space
         self.metainfo = {"classes": list(space.classes), "palette": [list(colour) for colour in space.palette]}
         self.pipeline = Compose([dict(step) for step in pipeline])
@@ -57,11 +66,16 @@ class ManifestDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, item: int | tuple[int, int]) -> Any:
-        index, position = item if isinstance(item, tuple) else (item, None)
+    def __getitem__(self, place: int | tuple[int, int]) -> Any:
+        index, position = place if isinstance(place, tuple) else (place, None)
         if position is not None and self.seed is not None:
             seed_augmentation("augmentation", self.seed, position)
-        return self.pipeline({"sample": self.samples[index], "manifest": self.manifest})
+        item = self.pipeline({"sample": self.samples[index], "manifest": self.manifest})
+        if self.distance_maps:
+            labels = item["data_samples"].gt_sem_seg.data.squeeze(0).numpy()
+            maps = torch.from_numpy(distance_maps(labels, len(self.manifest.label_space.classes), ignore_index=255))
+            item["data_samples"].set_data({DISTANCE_MAPS: PixelData(data=maps)})
+        return item
 
 
 def evenly_spaced(samples: tuple[Sample, ...], limit: int | None) -> tuple[Sample, ...]:

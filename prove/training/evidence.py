@@ -20,6 +20,8 @@ class TermEvidence:
         reference_value: the same from PROVE's plain reference on the same logits; None for a set criterion.
         second_implementation: whether that reference is written a second time; False for a term of the user's own that
             comes without one, which is compared with itself in float64.
+        method: how it is computed: fused with others or on its own, and for Lovász whether errors are sorted or binned,
+            with the certified error; empty where it was not looked at, as for a set criterion.
         contribution: what it adds to the total loss.
         loss_share: its share of the total loss, over all heads.
         gradient_norm: L2 norm of its weighted gradient on the head's logits.
@@ -46,6 +48,7 @@ class TermEvidence:
     valid_gradient: float
     ignored_gradient: float | None
     second_implementation: bool = True
+    method: str = ""
 
 
 @dataclass(frozen=True)

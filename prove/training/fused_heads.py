@@ -17,10 +17,8 @@ from torch import Tensor, nn
 from prove.losses.evaluate import Backend, chosen_backend, evaluate
 from prove.losses.objective import nothing
 from prove.losses.user_terms import scalar
+from prove.training.dataset import DISTANCE_MAPS
 from prove.training.objective import ProveTerm
-
-DISTANCE_MAPS = "gt_distance_maps"
-"""Field of a data sample with the signed distances of its labels, [C, H, W], where the data workers computed them."""
 
 
 def fuse_heads(model: nn.Module) -> None:
@@ -86,6 +84,16 @@ def weighted(
         else nothing(logits)
         for term in terms
     }
+
+
+def methods(terms: Sequence[ProveTerm], logits: Tensor, labels: Tensor, align_corners: bool | None) -> dict[str, str]:
+    """How each term is computed on a batch like this one, by the name of its loss."""
+    with torch.no_grad():
+        found = evaluate(
+            {term.loss_name: term.term for term in terms}, logits, labels, terms[0].ignore_index,
+            align_corners=align_corners, backend=chosen_backend(),
+        )  # fmt: skip
+    return {name: found.method(name) for name in found.values}
 
 
 def _distance_maps(samples: Sequence[Any], labels: Tensor) -> Tensor | None:

@@ -19,6 +19,7 @@ from prove.build.objective import CRITERION, HeadPlan, loss_name
 from prove.metrics import METRICS, summarize_arrays
 from prove.rundir import RunDir, write_atomically, write_json
 from prove.spec import Job
+from prove.training.dataset import DISTANCE_MAPS
 from prove.training.early_stop import BestSoFar
 from prove.training.evidence import Evidence
 from prove.training.guard import WiringError, install_guard, is_loss
@@ -313,6 +314,7 @@ def proof_batch(dataset: Any, batch_size: int, candidates: int = 16) -> tuple[An
     if planted:
         label = chosen[0]["data_samples"].gt_sem_seg.data
         label[..., : label.shape[-2] // 4, : label.shape[-1] // 4] = 255
+        chosen[0]["data_samples"].pop(DISTANCE_MAPS, None)  # they were those of the labels before
     return pseudo_collate(chosen), planted
 
 

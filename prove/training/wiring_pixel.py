@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from prove.build.objective import HeadPlan, loss_name
 from prove.losses.reference import reference
+from prove.training.fused_heads import methods, terms_of
 from prove.training.wiring_checks import (
     IGNORE,
     Seen,
@@ -104,7 +106,15 @@ class PixelView:
         if all(name in again for name in names.values()):
             seen.gradients = {label: flat_gradient(again[name], [low]) for label, name in names.items()}
         seen.problems += self._upsampling_problems()
+        self._note_methods(seen)
         return seen
+
+    def _note_methods(self, seen: Seen) -> None:
+        terms = terms_of(self.head)
+        if terms and not seen.problems:
+            how = methods(terms, self.logits.detach(), self.labels(), self.head.align_corners)
+            for label, term in seen.terms.items():
+                seen.terms[label] = replace(term, method=how[loss_name(label, self.plan.kind)])
 
     def _upsampling_problems(self) -> list[str]:
         """The gradient must be the reference's on the logits as the head gives them, through their upsampling too."""

@@ -164,7 +164,7 @@ def test_bins_of_the_device_independent_formula():
     histogram[2, 1] = 0  # an absent class
     factor = np.array([0.5, 0.2, 0.3])
     lower, width = edges()
-    weights, out = np.empty((3, 2, BINS)), np.zeros(2)
+    weights, out = np.empty((3, 2, BINS)), np.zeros(4)
     weigh_bins(histogram, np.where([True, True, False], factor, 0.0), lower, width, weights, out)
     counts, sums = (torch.from_numpy(each)[None] for each in unpack(histogram))
     top = torch.tensor([[0.0, 0.0, 0.25]], dtype=torch.float64)

@@ -97,7 +97,9 @@ def weigh_bins(histogram: Array, factor: Array, lower: Array, width: Array, weig
         histogram: [C, 2, BINS] int64, other and own errors.
         factor: [C] of each class in the mean; 0 where it is left out or absent.
         weights: [C, 2, BINS], set, the factor included.
-        out: [2], to which the value and the certificate are added.
+        out: [4], to which are added the value, the certificate, and two sums of squares over all errors e: of the
+            largest change that another order could make to a weight, and of the weight, both times ``e (1 - e)``,
+            with which a slope reaches the logits.
     """
     rest_unit = 1.0 / (1 << REST_BITS)
     mask = np.int64(ONE - 1)
@@ -110,6 +112,7 @@ def weigh_bins(histogram: Array, factor: Array, lower: Array, width: Array, weig
         if factor[c] == 0.0 or total == 0.0:
             continue
         value, slack, own_above, union = 0.0, 0.0, 0.0, total
+        change, mass = 0.0, 0.0
         for k in range(BINS):
             b = BINS - 1 - k
             own = np.float64(histogram[c, 1, b] >> COUNT_SHIFT)
@@ -120,6 +123,8 @@ def weigh_bins(histogram: Array, factor: Array, lower: Array, width: Array, weig
             weights[c, 0, b] = other_weight * factor[c]
             weights[c, 1, b] = own_weight * factor[c]
             if own + other > 0.0:
+                middle = lower[b] + 0.5 * width[b]
+                reach = (middle * (1.0 - middle)) ** 2
                 own_rest = np.float64(histogram[c, 1, b] & mask) * rest_unit
                 other_rest = np.float64(histogram[c, 0, b] & mask) * rest_unit
                 start, step = (lower[b], width[b]) if b < LOW_BINS else (lower[b] + width[b], -width[b])
@@ -130,8 +135,13 @@ def weigh_bins(histogram: Array, factor: Array, lower: Array, width: Array, weig
                     steepest = left / (union * (union + 1.0))
                     shallowest = (left - own) / max(wider * (wider - 1.0), 1.0)
                     spread = max(steepest - other_weight, other_weight - shallowest)
-                    slack += 0.5 * width[b] * (own * 0.5 * (1.0 / union - 1.0 / wider) + other * spread)
+                    own_spread = 0.5 * (1.0 / union - 1.0 / wider)
+                    slack += 0.5 * width[b] * (own * own_spread + other * spread)
+                    change += reach * (own * own_spread * own_spread + other * spread * spread)
+                mass += reach * (own * own_weight * own_weight + other * other_weight * other_weight)
             own_above += own
             union = wider
         out[0] += value * factor[c]
         out[1] += slack * factor[c]
+        out[2] += change * factor[c] * factor[c]
+        out[3] += mass * factor[c] * factor[c]

@@ -11,7 +11,7 @@ from prove.losses.cpu.bins import BINS, COUNT_SHIFT, ONE, weigh_bins
 from prove.losses.cpu.bins import edges as bin_edges
 from prove.losses.cpu.ranking import weigh
 from prove.losses.cpu.sweep import Lovasz, State, Sweep
-from prove.losses.fused.plan import CERTIFIED, LovaszPart, Plan, chosen_classes
+from prove.losses.fused.plan import CERTIFIED, CERTIFIED_SLOPES, LovaszPart, Plan, chosen_classes
 
 Array = Any
 
@@ -25,7 +25,7 @@ def lovasz_value(part: LovaszPart, batch: Batch, sweep: Sweep, state: State) -> 
     factor, totals = _factors(part, batch)
     lower, width = bin_edges()
     weights = np.empty(histograms.shape, batch.dtype)
-    out = np.zeros(2)
+    out = np.zeros(4)
     for group in range(len(histograms)):
         valid = totals[group].sum()
         # where a pixel is ignored or of the class itself, the tile has an error of 0 of another pixel
@@ -39,7 +39,8 @@ def lovasz_value(part: LovaszPart, batch: Batch, sweep: Sweep, state: State) -> 
     slopes = np.where(absent, factor, 0.0)
     value = float(out[0] + (slopes * np.where(absent, top, 0.0)).sum()) + sweep.poison
     found = Lovasz(weights, slopes, top_at, None, float(out[1]))
-    if part.method == "auto" and found.certificate > CERTIFIED * value:
+    certain = found.certificate <= CERTIFIED * value and out[2] <= CERTIFIED_SLOPES**2 * out[3]
+    if part.method == "auto" and not certain:
         value, _ = _sorted(part, batch, Sweep.bare(batch), State.empty(batch))
         found.certificate, found.again = 0.0, True
     return value, found

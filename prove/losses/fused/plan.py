@@ -60,7 +60,8 @@ class LovaszPart:
 
     Attributes:
         method: ``exact`` sorts the errors, ``binned`` counts them in bins, ``auto`` is exact in groups of up to
-            `AUTO_EXACT_PIXELS` pixels and otherwise binned, or exact where the bins can't certify 1e-3.
+            `AUTO_EXACT_PIXELS` pixels and otherwise binned, or exact where the bins can't certify `CERTIFIED` and
+            `CERTIFIED_SLOPES`.
     """
 
     classes: Classes = "all"
@@ -87,6 +88,9 @@ AUTO_EXACT_PIXELS = 1 << 14
 
 CERTIFIED = 1e-3
 """Largest certified relative error of a binned value that ``method=auto`` accepts."""
+
+CERTIFIED_SLOPES = 1e-2
+"""The same for what all errors weigh, as far as it reaches the logits, in the Euclidean norm."""
 
 
 @dataclass(frozen=True)
