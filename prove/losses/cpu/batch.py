@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -80,8 +80,9 @@ class Batch:
     @cached_property
     def gather(self) -> Gather:
         """The transpose of the upsampling of columns."""
-        columns, share = self._between[:2]
-        return gather_of(columns, share, self.low_size[1] if self.upsampled else 1)
+        if not self.upsampled:
+            return gather_of(*self._between[:2], 1)
+        return _gather(self.low_size[1], self.size[1], self.align_corners, self.dtype)
 
     def low_rows(self, first: int, stop: int) -> tuple[int, int]:
         """The low-resolution rows that label rows [first, stop) lie between, as first and stop."""
@@ -99,6 +100,11 @@ class Batch:
         """Image, first row and stop row of every task."""
         rows = range(0, self.size[0], BLOCK_ROWS)
         return [(n, r, min(r + BLOCK_ROWS, self.size[0])) for n in range(self.images) for r in rows]
+
+
+@cache
+def _gather(low: int, high: int, align_corners: bool, dtype: Any) -> Gather:
+    return gather_of(*along(low, high, align_corners, dtype), low)
 
 
 def prepare(
