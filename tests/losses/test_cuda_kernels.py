@@ -43,12 +43,14 @@ def kernels(texts, logits, labels, weight=None, align_corners=False, slopes=None
     """Values, certificates and the gradient of ``sum(slopes * values)``, on the CPU."""
     plan = Plan(tuple(part_of(term(text)) for text in texts))
     there = [None if tensor is None else tensor.to(DEVICE) for tensor in (logits, labels, weight)]
-    values, certificates, state, dense = engine().forward(plan, *there, IGNORE, align_corners)
+    values, certificates, state, dense, saved = engine().forward(plan, *there, IGNORE, align_corners)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    assert (state.numel(), dense.numel()) == engine().sizes(plan, *logits.shape[:2], *labels.shape[1:], dtype)
+    assert (state.numel(), dense.numel(), saved.numel()) == engine().sizes(
+        plan, *logits.shape[:2], *labels.shape[1:], dtype
+    )
     assert values.dtype == certificates.dtype == dense.dtype == dtype
     arriving = slopes_of(texts) if slopes is None else slopes
-    found = engine().backward(plan, arriving.to(values), *there, state, dense, IGNORE, align_corners)
+    found = engine().backward(plan, arriving.to(values), *there, state, dense, saved, IGNORE, align_corners)
     assert found.dtype == logits.dtype
     assert found.shape == logits.shape
     return values.cpu(), certificates.cpu(), found.cpu()
@@ -264,8 +266,8 @@ def test_bins_are_those_of_the_cpu():
     plan = Plan(
         (LogPart(), LovaszPart(method="binned", per_image=False, classes=(0, 1, 3)), LovaszPart(method="binned"))
     )
-    values, _, state, dense = backend.forward(plan, logits, labels, None, IGNORE, False)
-    gradient = backend.backward(plan, slopes_of(range(3)), logits, labels, None, state, dense, IGNORE, False)
+    values, _, *kept = backend.forward(plan, logits, labels, None, IGNORE, False)
+    gradient = backend.backward(plan, slopes_of(range(3)), logits, labels, None, *kept, IGNORE, False)
     found, _, ours = kernels(
         ("ce", "lovasz(method=binned, per_image=false, classes=[0, 1, 3])", BINNED[0]), logits, labels
     )
@@ -358,8 +360,8 @@ def test_the_host_waits_for_the_check_alone():
     logits, labels, slopes = logits.cuda(), labels.cuda(), torch.ones(len(plan.parts), device="cuda")
 
     def both():
-        _, _, state, dense = engine().forward(plan, logits, labels, None, IGNORE, False)
-        engine().backward(plan, slopes, logits, labels, None, state, dense, IGNORE, False)
+        _, _, *kept = engine().forward(plan, logits, labels, None, IGNORE, False)
+        engine().backward(plan, slopes, logits, labels, None, *kept, IGNORE, False)
 
     both()  # compiles, and copies tables
     before = torch.cuda.get_sync_debug_mode()

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from prove.losses.cpu.batch import Batch, prepare
 from prove.losses.cpu.bins import BINS
-from prove.losses.cpu.engine import first_pass, second_pass
+from prove.losses.cpu.engine import first_pass, saved_rows, second_pass
 from prove.losses.cpu.sweep import Lovasz, State
 from prove.losses.fused.plan import LogPart, LovaszPart, Plan, RegionPart
 
 
-def sizes(plan: Plan, images: int, classes: int, height: int, width: int, dtype: torch.dtype) -> tuple[int, int]:
-    """Lengths of what `forward` keeps: the state, and the slopes of Lovász parts."""
+def sizes(plan: Plan, images: int, classes: int, height: int, width: int, dtype: torch.dtype) -> tuple[int, int, int]:
+    """Lengths of what `forward` keeps: the state, the slopes of Lovász parts, and numbers of every pixel."""
     logs, pixels = sum(isinstance(part, LogPart) for part in plan.parts), height * width
     small = 3 * logs + 4 + 7 * classes * any(isinstance(part, RegionPart) for part in plan.parts)
     dense = 0
@@ -24,29 +24,31 @@ def sizes(plan: Plan, images: int, classes: int, height: int, width: int, dtype:
             binned = part.binned(pixels, images)
             small += 2 + 2 * groups * classes * binned
             dense += groups * classes * 2 * BINS if binned else images * classes * pixels
-    return small, dense
+    return small, dense, images * saved_rows(plan) * pixels
 
 
 def forward(
     plan: Plan, logits: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int, align_corners: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Values and certificates of all parts, and what `backward` needs: state and slopes."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Values and certificates of all parts, and what `backward` needs (`sizes`)."""
     batch = prepare(plan, logits, labels, weight, ignore_index, align_corners)
     values, state = first_pass(plan, batch)
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     lovasz = iter(state.lovasz)
     certificates = [next(lovasz).certificate if isinstance(part, LovaszPart) else 0.0 for part in plan.parts]
     kept, dense = _pack(state, batch)
-    return torch.tensor(values, dtype=dtype), torch.tensor(certificates, dtype=dtype), kept, dense
+    saved = torch.from_numpy(state.saved.reshape(-1))
+    return torch.tensor(values, dtype=dtype), torch.tensor(certificates, dtype=dtype), kept, dense, saved
 
 
 def backward(
     plan: Plan, slopes: Tensor, logits: Tensor, labels: Tensor, weight: Tensor | None, state: Tensor, dense: Tensor,
-    ignore_index: int, align_corners: bool,
+    saved: Tensor, ignore_index: int, align_corners: bool,
 ) -> Tensor:  # fmt: skip
     """The gradient of ``sum(slopes * values)`` on the logits."""
     batch = prepare(plan, logits, labels, weight, ignore_index, align_corners)
     left = _unpack(plan, batch, state.numpy(), dense.numpy())
+    left.saved = saved.numpy().reshape(batch.images, saved_rows(plan), -1)
     gradient = second_pass(plan, batch, left, slopes.tolist())
     return torch.from_numpy(gradient).view(logits.shape).to(logits.dtype)
 

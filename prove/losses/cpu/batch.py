@@ -22,7 +22,7 @@ from prove.losses.pixels import check_values
 Array = Any
 T = TypeVar("T")
 
-BLOCK_ROWS = 64
+BLOCK_ROWS = 128
 """Rows that one task handles: the same whatever the number of threads, and so is the order of all sums."""
 
 

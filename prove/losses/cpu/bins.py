@@ -57,6 +57,20 @@ def locate(errors: Array, scale: Array, bins: Array, cells: Array) -> None:
 
 
 @kernel
+def place(errors: Array, scale: Array, bins: Array) -> None:
+    """The bin of each ``errors * scale`` [B] in [0, 1], as `locate`."""
+    half, one = np.float32(0.5), np.float32(1.0)
+    for i in range(bins.size):
+        error = np.float32(errors[i] * scale[i])
+        low = error < half
+        value = error if low else max(one - error, np.float32(0.0))
+        bits = np.int32(np.float32(value).view(np.int32))
+        at = np.int32((bits >> np.int32(REST_BITS)) - np.int32(_LOW_START if low else _HIGH_START))
+        at = min(max(at, np.int32(0)), np.int32(LOW_BINS - 1 if low else HIGH_BINS - 1))
+        bins[i] = at if low else np.int32(BINS - 1) - at
+
+
+@kernel
 def tally(bins: Array, cells: Array, histogram: Array) -> None:
     """Add every cell [B] to its bin of ``histogram`` [BINS] int64."""
     for i in range(bins.size):

@@ -12,7 +12,7 @@ import numpy as np
 from prove.losses.boundary import LARGEST, SQUARE_FLOOR, SURE
 from prove.losses.cpu.jit import kernel
 from prove.losses.cpu.maths import log
-from prove.losses.cpu.tile import Source, load, softmax
+from prove.losses.cpu.tile import Source, restore
 from prove.losses.cpu.values import Buffers
 
 Array = Any
@@ -49,21 +49,19 @@ def edges_of(whole: Array, factors: Array, classes: int, width: int) -> Edges:
 
 
 @kernel
-def _probabilities(source: Source, first_row: int, stop_row: int, e: Edges, b: Buffers) -> None:
-    """Softmax of rows [first_row, stop_row) into ``e.maps``; 0 for every class of an ignored pixel never matters."""
+def _probabilities(source: Source, first_row: int, stop_row: int, saved: Array, e: Edges, b: Buffers) -> None:
+    """Softmax of rows [first_row, stop_row) into ``e.maps``; that of an ignored pixel is read by nobody who counts."""
     width = source.width
-    for row in range(first_row, stop_row):
-        labels = source.labels[row * width : (row + 1) * width]
-        own, inverse = b.own[:width], b.inverse[:width]
-        load(source, row, row + 1, b.tile, b.low)
-        softmax(b.tile, labels, own, b.gap[:width], b.others[:width], inverse)
-        at = (row - first_row) * width
-        for i in range(width):
-            b.tile[max(labels[i], 0), i] = own[i]
-        for c in range(b.tile.shape[0]):
-            tile, out = b.tile[c, :width], e.maps[c, at : at + width]
-            for i in range(width):
-                out[i] = tile[i] * inverse[i]
+    first, count = first_row * width, (stop_row - first_row) * width
+    labels, kept = source.labels[first : first + count], saved[1, first : first + count]
+    one, inverse = e.maps.dtype.type(1), e.truth[:count]
+    restore(source, first_row, stop_row, saved, e.maps, b.wide)
+    for i in range(count):
+        inverse[i] = one / (e.maps[max(labels[i], 0), i] + kept[i])
+    for c in range(e.maps.shape[0]):
+        row = e.maps[c, :count]
+        for i in range(count):
+            row[i] *= inverse[i]
 
 
 @kernel
@@ -144,7 +142,9 @@ def _mixed_line(edge: Array, truth: Array, whole: Array, width: int, out: Array)
 
 
 @kernel
-def add_edge_values(source: Source, first_row: int, stop_row: int, e: Edges, b: Buffers, out: Array) -> None:
+def add_edge_values(
+    source: Source, first_row: int, stop_row: int, saved: Array, e: Edges, b: Buffers, out: Array
+) -> None:
     """Add to ``out`` [4]: losses at edge pixels, their weights, losses at the rest, their weights; over all classes."""
     width, height = source.width, source.labels.size // source.width
     across, down, v, d = e.lines[0], e.lines[1], e.lines[2], e.lines[3]
@@ -152,7 +152,7 @@ def add_edge_values(source: Source, first_row: int, stop_row: int, e: Edges, b: 
     for row in range(first_row, stop_row, TILE_ROWS):
         stop = min(row + TILE_ROWS, stop_row)
         start, end = max(row - 1, 0), min(stop + 1, height)
-        _probabilities(source, start, end, e, b)
+        _probabilities(source, start, end, saved, e, b)
         labels = source.labels[start * width : end * width]
         for c in range(e.maps.shape[0]):
             maps = e.maps[c]
@@ -205,7 +205,9 @@ def _mixed_slopes(
 
 
 @kernel
-def add_edge_slopes(source: Source, first_row: int, stop_row: int, e: Edges, b: Buffers, out: Array) -> None:
+def add_edge_slopes(
+    source: Source, first_row: int, stop_row: int, saved: Array, e: Edges, b: Buffers, out: Array
+) -> None:
     """Set ``out`` [C, B] to the slopes of the probabilities in rows [first_row, stop_row)."""
     width, height = source.width, source.labels.size // source.width
     across, down, v, d = e.lines[0], e.lines[1], e.lines[2], e.lines[3]
@@ -213,7 +215,7 @@ def add_edge_slopes(source: Source, first_row: int, stop_row: int, e: Edges, b: 
     zero = e.maps.dtype.type(0)
     # edges one row beyond the tile reach into it, and their neighbourhoods one row further
     start, end = max(first_row - 2, 0), min(stop_row + 2, height)
-    _probabilities(source, start, end, e, b)
+    _probabilities(source, start, end, saved, e, b)
     labels = source.labels[start * width : end * width]
     count = (stop_row - first_row) * width
     for c in range(e.maps.shape[0]):

@@ -29,17 +29,24 @@ def first_pass(plan: Plan, batch: Batch) -> tuple[list[float], State]:
     thresholds = _thresholds(plan, batch)
     state = State(np.zeros((len(logs), 2)), thresholds, np.zeros((7 if regions else 0, batch.classes)))
     lovasz_values = []
-    sweep = Sweep(batch, log_arrays(plan, batch, thresholds), regions)
+    state.saved = np.empty((batch.images, saved_rows(plan), batch.size[0] * batch.size[1]), batch.dtype)
+    squares = any(isinstance(p, RegionPart) and p.squared for p in plan.parts)
+    sweep = Sweep(batch, log_arrays(plan, batch, thresholds), regions, squares, saves=True)
     for part in lovasz:
         value, slopes = lovasz_value(part, batch, sweep, state)
         lovasz_values.append(value)
         state.lovasz.append(slopes)
         sweep = Sweep.bare(batch)  # logarithms and regions are summed once
-    if not lovasz and (logs or regions):
+    if not lovasz:
         sweep.run(state)
     if any(isinstance(p, BoundaryPart) for p in plan.parts):
-        state.edges = _edge_sums(batch)
+        state.edges = _edge_sums(batch, state.saved)
     return _values(plan, state, lovasz_values), state
+
+
+def saved_rows(plan: Plan) -> int:
+    """How many numbers of each pixel the second pass needs: the third one where a part fades out sure pixels."""
+    return 3 if any(isinstance(part, LogPart) and part.gamma > 0.0 for part in plan.parts) else 2
 
 
 def _values(plan: Plan, state: State, lovasz: list[float]) -> list[float]:
@@ -58,13 +65,13 @@ def _values(plan: Plan, state: State, lovasz: list[float]) -> list[float]:
     return values
 
 
-def _edge_sums(batch: Batch) -> Array:
+def _edge_sums(batch: Batch, saved: Array) -> Array:
     total = np.zeros(4)
 
     def task(image: int, first: int, stop: int) -> Array:
         out = np.zeros(4)
         edges = edges_of(batch.whole[image], np.zeros(2, batch.dtype), batch.classes, batch.size[1])
-        add_edge_values(batch.source(image), first, stop, edges, scratch(batch, 1, 0), out)
+        add_edge_values(batch.source(image), first, stop, saved[image], edges, scratch(batch, 1, 0), out)
         return out
 
     for out in in_order(task, batch.blocks):
@@ -105,7 +112,7 @@ def second_pass(plan: Plan, batch: Batch, state: State, coefficients: list[float
         )  # fmt: skip
         dense = np.empty_like(b.tile)
         add_slopes(
-            batch.source(image), first, stop, rows, logs, batch.edge_maps[image],
+            batch.source(image), first, stop, rows, state.saved[image], logs, batch.edge_maps[image],
             Slopes(factors, regions, *slopes_in(lovasz, batch, image)),
             edges_of(batch.whole[image], edge_factors, batch.classes, batch.size[1]), b, dense, batch.gather, base,
             pending, part,

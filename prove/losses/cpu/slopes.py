@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from prove.losses.cpu.bins import locate
+from prove.losses.cpu.bins import place
 from prove.losses.cpu.boundary import Edges, add_edge_slopes
 from prove.losses.cpu.jit import kernel
-from prove.losses.cpu.tile import Source, fading, load, masses, softmax, surprise
+from prove.losses.cpu.maths import exp
+from prove.losses.cpu.tile import Source, fading, masses, restore, take_own, weights_of
 from prove.losses.cpu.upsample import Gather, Pending, add_row, flush
 from prove.losses.cpu.values import Buffers, Logs
 
@@ -43,22 +44,24 @@ class Slopes(NamedTuple):
 
 @kernel
 def add_slopes(
-    source: Source, first_row: int, stop_row: int, tile_rows: int, logs: Logs, edges: Array, slopes: Slopes,
-    sobel: Edges, b: Buffers, dense: Array, gather: Gather, base: int, pending: Pending, out: Array,
+    source: Source, first_row: int, stop_row: int, tile_rows: int, saved: Array, logs: Logs, edges: Array,
+    slopes: Slopes, sobel: Edges, b: Buffers, dense: Array, gather: Gather, base: int, pending: Pending, out: Array,
 ) -> None:  # fmt: skip
     """Write the gradient of rows [first_row, stop_row) of an image.
 
     Args:
+        saved: [2 or 3, H W], of the first pass.
         dense: [C, B] scratch.
         out: [C, H W]; with upsampling [C, rows, w], to which is added from low-resolution row ``base`` on.
     """
     upsampled = source.columns.size > 0
     zero = b.tile.dtype.type(0)
     classes = b.tile.shape[0]
-    regional = slopes.regions.shape[0] > 0
-    binned = slopes.bins.shape[0] > 0
-    kept = slopes.errors.size > 0
     outlined = sobel.factors.shape[0] > 0
+    dense_parts = outlined or slopes.regions.shape[0] > 0 or slopes.bins.shape[0] > 0 or slopes.errors.size > 0
+    constant = slopes.regions.shape[0] > 0 and not (outlined or slopes.bins.shape[0] > 0 or slopes.errors.size > 0)
+    for c in range(slopes.regions.shape[1] if constant else 0):
+        constant = constant and slopes.regions[1, c] == zero
     for row in range(first_row, stop_row, tile_rows):
         stop = min(row + tile_rows, stop_row)
         first, count = row * source.width, (stop - row) * source.width
@@ -66,40 +69,58 @@ def add_slopes(
         own, gap, others, inverse = b.own[:count], b.gap[:count], b.others[:count], b.inverse[:count]
         mass, log_slope, scratch = b.mass[:count], b.log_slope[:count], b.first[:count]
         if outlined:
-            add_edge_slopes(source, row, stop, sobel, b, dense)
-        load(source, row, stop, b.tile, b.low)
-        softmax(b.tile, labels, own, gap, others, inverse)
+            add_edge_slopes(source, row, stop, saved, sobel, b, dense)
+        direct = not (upsampled or dense_parts)
+        if direct:
+            _own_alone(source, labels, saved, first, own, others, inverse)
+        else:
+            restore(source, row, stop, saved, b.tile, b.wide)
+            take_own(b.tile, labels, saved, first, own, others, inverse)
         masses(source, first, mass)
-        _log_slopes(labels, logs, slopes.logs, edges, first, b, count)
+        _log_slopes(labels, logs, slopes.logs, edges, saved, first, b, count)
         for i in range(count):
             scratch[i] = zero if others[i] == zero else log_slope[i] / others[i]
-        if regional or binned or kept or outlined:
-            if not outlined:
-                for c in range(classes):
-                    dense[c, :count] = zero
-            _dense_slopes(labels, slopes, first, count, b, dense, regional, binned, kept)
-            _through_softmax(labels, count, b, dense, scratch)
-        else:
-            for c in range(classes):
-                tile = b.tile[c, :count]
-                for i in range(count):
-                    tile[i] *= scratch[i]
+        if constant:
+            _constant_slopes(labels, slopes.regions, count, b)
+            _through_softmax(labels, count, b)
             for i in range(count):
-                if labels[i] >= 0:
-                    b.tile[labels[i], i] = -log_slope[i]
-        _smooth_slopes(labels, logs, slopes.logs, count, b)
-        if upsampled:
+                gap[i] *= mass[i]
             for c in range(classes):
-                tile = b.tile[c, :count]
+                tile, slope = b.tile[c, :count], slopes.regions[0, c]
+                target = tile if upsampled else out[c, 0, first : first + count]
                 for i in range(count):
-                    tile[i] = tile[i] if labels[i] >= 0 else zero
+                    target[i] = tile[i] * (scratch[i] + slope * gap[i])
+        elif dense_parts:
+            _dense_slopes(labels, slopes, first, count, b, dense, outlined)
+            _through_softmax(labels, count, b)
+            for c in range(classes):
+                tile, slope = b.tile[c, :count], dense[c, :count]
+                target = tile if upsampled else out[c, 0, first : first + count]
+                for i in range(count):
+                    target[i] = tile[i] * (scratch[i] + gap[i] * slope[i])
+        else:
+            largest = saved[0, first : first + count]
+            for c in range(classes):
+                if direct:
+                    given, target = source.logits[c, first : first + count], out[c, 0, first : first + count]
+                    for i in range(count):
+                        target[i] = exp((given[i] if labels[i] >= 0 else zero) - largest[i]) * scratch[i]
+                else:
+                    tile = b.tile[c, :count]
+                    for i in range(count):
+                        tile[i] *= scratch[i]
+            for i in range(count):
+                b.own_slope[i] = -log_slope[i]
+        for i in range(count):
+            if labels[i] >= 0:
+                if upsampled:
+                    b.tile[labels[i], i] = b.own_slope[i]
+                else:
+                    out[labels[i], 0, first + i] = b.own_slope[i]
+        _smooth_slopes(labels, logs, slopes.logs, count, b, out, first, upsampled)
+        if upsampled:
             for r in range(row, stop):
                 add_row(source, r, b.tile, (r - row) * source.width, gather, base, pending, out)
-        else:
-            for c in range(classes):
-                tile, target = b.tile[c, :count], out[c, 0, first : first + count]
-                for i in range(count):
-                    target[i] = tile[i] if labels[i] >= 0 else zero
     if upsampled:
         flush(gather, base, pending, out)
         pending.at[0] += 1
@@ -107,17 +128,31 @@ def add_slopes(
 
 
 @kernel
-def _log_slopes(labels: Array, logs: Logs, factors: Array, edges: Array, first: int, b: Buffers, count: int) -> None:
+def _own_alone(
+    source: Source, labels: Array, saved: Array, first: int, own: Array, others: Array, inverse: Array
+) -> None:
+    """As `restore` and `take_own`, without the other classes."""
+    count = labels.size
+    one = own.dtype.type(1)
+    largest, kept = saved[0, first : first + count], saved[1, first : first + count]
+    for i in range(count):
+        own[i] = source.logits[labels[i], first + i] if labels[i] >= 0 else own.dtype.type(0)
+    for i in range(count):
+        own[i] = exp(own[i] - largest[i])
+        others[i] = kept[i]
+        inverse[i] = one / (own[i] + others[i])
+
+
+@kernel
+def _log_slopes(
+    labels: Array, logs: Logs, factors: Array, edges: Array, saved: Array, first: int, b: Buffers, count: int
+) -> None:
     """``u`` of all logarithmic parts together, into ``b.log_slope``."""
     own, others, inverse = b.own[:count], b.others[:count], b.inverse[:count]
-    nll, mass, out = b.nll[:count], b.mass[:count], b.log_slope[:count]
+    mass, out = b.mass[:count], b.log_slope[:count]
+    nll = saved[saved.shape[0] - 1, first : first + count]  # read where there is a third row
     for i in range(count):
         out[i] = out.dtype.type(0)
-    focal = False
-    for part in range(logs.gamma.size):
-        focal = focal or logs.gamma[part] > 0.0
-    if focal:
-        surprise(own, b.gap[:count], others, nll)
     for part in range(logs.gamma.size):
         if factors[part] == 0.0:
             continue
@@ -129,7 +164,7 @@ def _log_slopes(labels: Array, logs: Logs, factors: Array, edges: Array, first: 
             for c in range(logs.weight.shape[1]):
                 smooth += logs.weight[part, c]
             smooth *= out.dtype.type(factors[part] * logs.smoothing[part] / logs.weight.shape[1])
-        part_slope = b.first[:count]
+        part_slope, own_weight = b.first[:count], b.own_slope[:count]
         if gamma == 0.0:
             for i in range(count):
                 part_slope[i] = others[i] * inverse[i]
@@ -141,31 +176,61 @@ def _log_slopes(labels: Array, logs: Logs, factors: Array, edges: Array, first: 
             edge = edges[logs.edge[part], first : first + count]
             for i in range(count):
                 part_slope[i] *= edge[i]
+        weights_of(weight, labels, own_weight)
         for i in range(count):
             m = mass.dtype.type(0) if own[i] * inverse[i] >= threshold else mass[i]
-            out[i] += m * (factor * weight[max(labels[i], 0)] + smooth) * part_slope[i]
+            out[i] += m * (factor * own_weight[i] + smooth) * part_slope[i]
+
+
+@kernel
+def _constant_slopes(labels: Array, regions: Array, count: int, b: Buffers) -> None:
+    """As `_dense_slopes`, where the slope of another class's probability is one number per class and mass."""
+    own, others, inverse, mass = b.own[:count], b.others[:count], b.inverse[:count], b.mass[:count]
+    own_slope, rest = b.own_slope[:count], b.nll[:count]
+    for i in range(count):
+        rest[i] = rest.dtype.type(0)
+    for c in range(regions.shape[1]):
+        tile, slope = b.tile[c, :count], regions[0, c]
+        for i in range(count):
+            rest[i] += tile[i] * slope
+    for i in range(count):
+        y = max(labels[i], 0)
+        q, o = own[i] * inverse[i], others[i] * inverse[i]
+        own_slope[i] = mass[i] * (regions[2, y] + regions[3, y] * q + regions[4, y] * o)
+        rest[i] *= mass[i]
 
 
 @kernel
 def _dense_slopes(
-    labels: Array, slopes: Slopes, first: int, count: int, b: Buffers, dense: Array, regional: bool, binned: bool,
-    kept: bool,
-) -> None:  # fmt: skip
-    """Add the slopes ``A`` [C, B] of every part that is a function of probabilities."""
+    labels: Array, slopes: Slopes, first: int, count: int, b: Buffers, dense: Array, outlined: bool
+) -> None:
+    """The slopes ``A`` [C, B] of all parts that are functions of probabilities, and ``sum_j e_j A_j`` into ``b.nll``.
+
+    Args:
+        dense: set, or added to when ``outlined``.
+    """
     own, others, inverse, mass = b.own[:count], b.others[:count], b.inverse[:count], b.mass[:count]
-    bins, cells = b.bins[:count], b.cells[:count]
-    own_slope = b.own_slope[:count]
-    error_factor = dense.dtype.type(slopes.error_factor)
+    bins, own_slope, rest = b.bins[:count], b.own_slope[:count], b.nll[:count]
+    zero, error_factor = dense.dtype.type(0), dense.dtype.type(slopes.error_factor)
+    regional, binned, kept = slopes.regions.shape[0] > 0, slopes.bins.shape[0] > 0, slopes.errors.size > 0
     for i in range(count):
-        own_slope[i] = dense[max(labels[i], 0), i]
+        own_slope[i] = dense[max(labels[i], 0), i] if outlined else zero
+        rest[i] = zero
     for c in range(dense.shape[0]):
         tile, out = b.tile[c, :count], dense[c, :count]
+        if not outlined:
+            for i in range(count):
+                out[i] = zero
         if regional:
             constant, linear = slopes.regions[0, c], slopes.regions[1, c]
-            for i in range(count):
-                out[i] += mass[i] * (constant + linear * tile[i] * inverse[i])
+            if linear == zero:
+                for i in range(count):
+                    out[i] += mass[i] * constant
+            else:
+                for i in range(count):
+                    out[i] += mass[i] * (constant + linear * tile[i] * inverse[i])
         if binned:
-            locate(tile, inverse, bins, cells)
+            place(tile, inverse, bins)
             table = slopes.bins[c, 0]
             for i in range(count):
                 out[i] += table[bins[i]]
@@ -176,13 +241,15 @@ def _dense_slopes(
             given = slopes.errors[c, first : first + count]
             for i in range(count):
                 out[i] += error_factor * given[i]
+        for i in range(count):
+            rest[i] += tile[i] * out[i]
     if regional:
         for i in range(count):
             y = max(labels[i], 0)
             q, o = own[i] * inverse[i], others[i] * inverse[i]
             own_slope[i] += mass[i] * (slopes.regions[2, y] + slopes.regions[3, y] * q + slopes.regions[4, y] * o)
     if binned:
-        locate(others, inverse, bins, cells)
+        place(others, inverse, bins)
         for i in range(count):
             own_slope[i] -= slopes.bins[max(labels[i], 0), 1, bins[i]]
     if kept:
@@ -191,31 +258,27 @@ def _dense_slopes(
 
 
 @kernel
-def _through_softmax(labels: Array, count: int, b: Buffers, dense: Array, log_share: Array) -> None:
-    """Turn numerators into gradients, in place: slopes and logarithmic parts together."""
+def _through_softmax(labels: Array, count: int, b: Buffers) -> None:
+    """What every numerator of a pixel is multiplied with, logarithmic parts and slopes together.
+
+    The gradient of another class is ``e_k (b.first + b.gap A_k)``, of the own one ``b.own_slope``; 0 where ignored.
+    """
     own, others, inverse = b.own[:count], b.others[:count], b.inverse[:count]
-    own_slope, log_slope, rest = b.own_slope[:count], b.log_slope[:count], b.nll[:count]
-    for i in range(count):
-        rest[i] = rest.dtype.type(0)
-    for c in range(dense.shape[0]):
-        tile, slope = b.tile[c, :count], dense[c, :count]
-        for i in range(count):
-            rest[i] += tile[i] * slope[i]
+    own_slope, log_slope, log_share = b.own_slope[:count], b.log_slope[:count], b.first[:count]
+    rest, masked = b.nll[:count], b.gap[:count]
+    zero = rest.dtype.type(0)
     for i in range(count):
         q, o, s = own[i] * inverse[i], others[i] * inverse[i], rest[i] * inverse[i]
-        rest[i] = log_share[i] - inverse[i] * (q * own_slope[i] + s)
+        valid = labels[i] >= 0
+        masked[i] = inverse[i] if valid else zero
+        log_share[i] = log_share[i] - inverse[i] * (q * own_slope[i] + s) if valid else zero
         own_slope[i] = q * (o * own_slope[i] - s) - log_slope[i]
-    for c in range(dense.shape[0]):
-        tile, slope = b.tile[c, :count], dense[c, :count]
-        for i in range(count):
-            tile[i] *= rest[i] + inverse[i] * slope[i]
-    for i in range(count):
-        if labels[i] >= 0:
-            b.tile[labels[i], i] = own_slope[i]
 
 
 @kernel
-def _smooth_slopes(labels: Array, logs: Logs, factors: Array, count: int, b: Buffers) -> None:
+def _smooth_slopes(
+    labels: Array, logs: Logs, factors: Array, count: int, b: Buffers, out: Array, first: int, in_tile: bool
+) -> None:
     """What label smoothing adds beside its ``W (-log p_y)``: the slope of ``-sum_c w_c (z_c - z_y)``."""
     for part in range(logs.gamma.size):
         if logs.smoothing[part] == 0.0 or factors[part] == 0.0:
@@ -226,9 +289,13 @@ def _smooth_slopes(labels: Array, logs: Logs, factors: Array, count: int, b: Buf
             easy = b.own[i] * b.inverse[i] >= logs.threshold[part]
             share[i] = share.dtype.type(0) if easy else scale * b.mass[i]
         for c in range(logs.weight.shape[1]):
-            tile, w = b.tile[c, :count], logs.weight[part, c]
+            w = logs.weight[part, c]
+            target = b.tile[c, :count] if in_tile else out[c, 0, first : first + count]
             whole += w
             for i in range(count):
-                tile[i] -= share[i] * w
+                target[i] -= share[i] * w
         for i in range(count):
-            b.tile[max(labels[i], 0), i] += share[i] * whole
+            if in_tile:
+                b.tile[max(labels[i], 0), i] += share[i] * whole
+            else:
+                out[max(labels[i], 0), 0, first + i] += share[i] * whole

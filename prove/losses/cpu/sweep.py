@@ -45,6 +45,7 @@ class State:
         regions: [7, C], or [0, C] when no part asks.
         edges: [4] (`add_edge_values`).
         lovasz: one for each Lovász part.
+        saved: [N, 2 or 3, H W], of every pixel (`prove.losses.cpu.tile.keep`).
     """
 
     logs: Array
@@ -52,6 +53,7 @@ class State:
     regions: Array
     edges: Array = field(default_factory=lambda: np.zeros(4))
     lovasz: list[Lovasz] = field(default_factory=list)
+    saved: Array = field(default_factory=lambda: np.empty((0, 0, 0)))
 
     @classmethod
     def empty(cls, batch: Batch) -> State:
@@ -66,8 +68,8 @@ class Sweep:
         poison: NaN when errors were asked for and a valid pixel has none, otherwise 0.
     """
 
-    def __init__(self, batch: Batch, logs: Logs, regions: bool) -> None:
-        self.batch, self.logs, self.regions = batch, logs, regions
+    def __init__(self, batch: Batch, logs: Logs, regions: bool, squares: bool = False, saves: bool = False) -> None:
+        self.batch, self.logs, self.regions, self.squares, self.saves = batch, logs, regions, squares, saves
         self.poison = 0.0
 
     @classmethod
@@ -90,11 +92,14 @@ class Sweep:
             sums = Sums(
                 np.zeros_like(state.logs[: len(self.logs.gamma)]),
                 np.zeros((7 if self.regions else 0, batch.classes)),
+                self.squares,
                 np.zeros((1 if binned else 0, batch.classes, 2, BINS), np.int64),
+                batch.counts[image] == 0 if per_image else batch.counts.sum(0) == 0,
                 np.full(batch.classes, -1.0, batch.dtype),
                 np.zeros(batch.classes, np.int64),
                 errors[image] if errors is not None else np.empty((0, 0), batch.dtype),
                 probability[image] if probability is not None else np.empty(0, batch.dtype),
+                state.saved[image] if self.saves else np.empty((0, 0), batch.dtype),
                 np.zeros(1),
             )
             rows = rows_per_tile(batch.size[1])
@@ -136,5 +141,5 @@ def log_arrays(plan: Plan, batch: Batch, thresholds: Array) -> Logs:
 
 def scratch(batch: Batch, rows: int, logs: int) -> Buffers:
     """Buffers for tiles of some rows."""
-    low_width = batch.low_size[1] if batch.upsampled else 1
-    return buffers(batch.classes, rows * batch.size[1], low_width, logs, batch.dtype)
+    width = batch.size[1] if batch.upsampled else 0
+    return buffers(batch.classes, rows * batch.size[1], width, logs, batch.dtype)

@@ -14,8 +14,8 @@ from prove.losses.cpu.maths import exp, log, log1p
 
 Array = Any  # numpy arrays as numba sees them
 
-TILE_PIXELS = 1024
-"""Pixels of a tile, or one row of the image when that is longer: 19 classes in float32 then take 78 kB."""
+TILE_PIXELS = 512
+"""Pixels of a tile, or one row of the image when that is longer: 19 classes in float32 then take 39 kB."""
 
 
 class Source(NamedTuple):
@@ -42,43 +42,80 @@ class Source(NamedTuple):
     low_width: int
 
 
+class Wide(NamedTuple):
+    """Two neighbouring rows of logits, upsampled along the row: [2, C, W], and which ones they are [2], -1 for none."""
+
+    rows: Array
+    at: Array
+
+
 @kernel
-def load(source: Source, first_row: int, stop_row: int, tile: Array, low: Array) -> None:
-    """Logits of rows [first_row, stop_row) into ``tile`` [C, B]; 0 where ignored, whatever they are.
+def load(source: Source, first_row: int, stop_row: int, tile: Array, wide: Wide, largest: Array) -> None:
+    """Logits of rows [first_row, stop_row) into ``tile`` [C, B], 0 where ignored whatever they are, and their maximum.
 
     Args:
-        low: [w] scratch.
+        wide: of the same image, kept between calls.
+        largest: [B], set to each pixel's largest logit.
     """
     width = source.width
     first, count = first_row * width, (stop_row - first_row) * width
+    zero = tile.dtype.type(0)
     if source.columns.size == 0:
         labels = source.labels[first : first + count]
         for c in range(tile.shape[0]):
             given, out = source.logits[c, first : first + count], tile[c, :count]
-            for i in range(count):
-                out[i] = given[i] if labels[i] >= 0 else out.dtype.type(0)
+            if c == 0:
+                for i in range(count):
+                    value = given[i] if labels[i] >= 0 else zero
+                    out[i] = value
+                    largest[i] = value
+            else:
+                for i in range(count):
+                    value = given[i] if labels[i] >= 0 else zero
+                    out[i] = value
+                    largest[i] = value if value > largest[i] else largest[i]
         return
-    left, right = source.columns[0], source.columns[1]
     for row in range(first_row, stop_row):
-        above = source.rows[0, row] * source.low_width
-        below = source.rows[1, row] * source.low_width
-        share = source.row_share[row]
+        above, below, share = source.rows[0, row], source.rows[1, row], source.row_share[row]
+        _widen(source, above, wide)
+        _widen(source, below, wide)
         labels = source.labels[row * width : (row + 1) * width]
         at = (row - first_row) * width
+        top = largest[at : at + width]
         for c in range(tile.shape[0]):
-            upper = source.logits[c, above : above + source.low_width]
-            lower = source.logits[c, below : below + source.low_width]
-            for i in range(source.low_width):
-                low[i] = upper[i] + share * (lower[i] - upper[i])
-            out = tile[c, at : at + width]
-            for i in range(width):
-                value = low[left[i]]
-                value += source.column_share[i] * (low[right[i]] - value)
-                out[i] = value if labels[i] >= 0 else out.dtype.type(0)
+            upper, lower, out = wide.rows[above & 1, c], wide.rows[below & 1, c], tile[c, at : at + width]
+            if c == 0:
+                for i in range(width):
+                    value = upper[i] + share * (lower[i] - upper[i])
+                    value = value if labels[i] >= 0 else zero
+                    out[i] = value
+                    top[i] = value
+            else:
+                for i in range(width):
+                    value = upper[i] + share * (lower[i] - upper[i])
+                    value = value if labels[i] >= 0 else zero
+                    out[i] = value
+                    top[i] = value if value > top[i] else top[i]
 
 
 @kernel
-def softmax(tile: Array, labels: Array, own: Array, gap: Array, others: Array, inverse: Array) -> None:
+def _widen(source: Source, row: int, wide: Wide) -> None:
+    """Upsample one row of logits along the row, unless it is there; neighbours take different places."""
+    place = row & 1
+    if wide.at[place] == row:
+        return
+    wide.at[place] = row
+    left, right = source.columns[0], source.columns[1]
+    for c in range(wide.rows.shape[1]):
+        given = source.logits[c, row * source.low_width : (row + 1) * source.low_width]
+        out = wide.rows[place, c]
+        for i in range(source.width):
+            value = given[left[i]]
+            out[i] = value + source.column_share[i] * (given[right[i]] - value)
+
+
+@kernel
+def softmax(tile: Array, labels: Array, largest: Array, own: Array, gap: Array, others: Array, inverse: Array) -> None:
     """Turn logits into softmax numerators, in place, with the pixel's own class taken out.
 
     Nothing is lost to cancellation: ``1 - p_y`` is ``others * inverse``.
@@ -86,34 +123,85 @@ def softmax(tile: Array, labels: Array, own: Array, gap: Array, others: Array, i
     Args:
         tile: [C, B]: logits; after it ``exp(z - max)``, and 0 in the own class.
         labels: [B], negative where ignored (class 0 stands in).
+        largest: [B] each pixel's largest logit; may be ``inverse``.
         own: [B], set to the own class's ``exp(z - max)``; gap: [B], its exponent.
         others: [B], set to the sum over all other classes.
         inverse: [B], set to 1 / (own + others).
     """
     count = labels.size
-    zero, one = tile.dtype.type(0), tile.dtype.type(1)
-    for i in range(count):
-        inverse[i] = tile[0, i]
-    for c in range(1, tile.shape[0]):
-        row = tile[c, :count]
-        for i in range(count):
-            inverse[i] = row[i] if row[i] > inverse[i] else inverse[i]
-    for i in range(count):
-        gap[i] = tile[max(labels[i], 0), i] - inverse[i]
-    for c in range(tile.shape[0]):
-        row = tile[c, :count]
-        for i in range(count):
-            row[i] = exp(row[i] - inverse[i])
+    one, zero, nothing = tile.dtype.type(1), tile.dtype.type(0), tile.dtype.type(-np.inf)
     for i in range(count):
         y = max(labels[i], 0)
-        own[i] = tile[y, i]
-        tile[y, i] = zero
+        gap[i] = tile[y, i] - largest[i]
+        tile[y, i] = nothing
+    for i in range(count):
+        own[i] = exp(gap[i])
         others[i] = zero
     for c in range(tile.shape[0]):
         row = tile[c, :count]
         for i in range(count):
-            others[i] += row[i]
+            value = exp(row[i] - largest[i])
+            row[i] = value
+            others[i] += value
     for i in range(count):
+        inverse[i] = one / (own[i] + others[i])
+
+
+@kernel
+def keep(largest: Array, others: Array, nll: Array, first: int, saved: Array) -> None:
+    """Write what `restore` needs of a tile into ``saved`` [2 or 3, H W]; the third row is ``nll``."""
+    count = largest.size
+    first_row, second = saved[0, first : first + count], saved[1, first : first + count]
+    for i in range(count):
+        first_row[i] = largest[i]
+        second[i] = others[i]
+    if saved.shape[0] > 2:
+        third = saved[2, first : first + count]
+        for i in range(count):
+            third[i] = nll[i]
+
+
+@kernel
+def restore(source: Source, first_row: int, stop_row: int, saved: Array, tile: Array, wide: Wide) -> None:
+    """``exp(z - max)`` of rows [first_row, stop_row) into ``tile`` [C, B], all classes, in one sweep.
+
+    Args:
+        saved: as `keep` left it.
+    """
+    width = source.width
+    zero = tile.dtype.type(0)
+    first, count = first_row * width, (stop_row - first_row) * width
+    if source.columns.size == 0:
+        labels, largest = source.labels[first : first + count], saved[0, first : first + count]
+        for c in range(tile.shape[0]):
+            given, out = source.logits[c, first : first + count], tile[c, :count]
+            for i in range(count):
+                out[i] = exp((given[i] if labels[i] >= 0 else zero) - largest[i])
+        return
+    for row in range(first_row, stop_row):
+        above, below, share = source.rows[0, row], source.rows[1, row], source.row_share[row]
+        _widen(source, above, wide)
+        _widen(source, below, wide)
+        labels, largest = source.labels[row * width : (row + 1) * width], saved[0, row * width : (row + 1) * width]
+        at = (row - first_row) * width
+        for c in range(tile.shape[0]):
+            upper, lower, out = wide.rows[above & 1, c], wide.rows[below & 1, c], tile[c, at : at + width]
+            for i in range(width):
+                value = upper[i] + share * (lower[i] - upper[i])
+                out[i] = exp((value if labels[i] >= 0 else zero) - largest[i])
+
+
+@kernel
+def take_own(tile: Array, labels: Array, saved: Array, first: int, own: Array, others: Array, inverse: Array) -> None:
+    """After `restore`: take the own class out of the tile, as `softmax` leaves it."""
+    one, zero = tile.dtype.type(1), tile.dtype.type(0)
+    kept = saved[1, first : first + labels.size]
+    for i in range(labels.size):
+        y = max(labels[i], 0)
+        own[i] = tile[y, i]
+        tile[y, i] = zero
+    for i in range(labels.size):
+        others[i] = kept[i]
         inverse[i] = one / (own[i] + others[i])
 
 
@@ -141,6 +229,20 @@ def masses(source: Source, first: int, mass: Array) -> None:
     else:
         for i in range(mass.size):
             mass[i] = one if labels[i] >= 0 else zero
+
+
+@kernel
+def weights_of(weight: Array, labels: Array, out: Array) -> None:
+    """The weight of each pixel's class [C] into ``out`` [B]; that of class 0 where ignored."""
+    uniform = True
+    for c in range(1, weight.size):
+        uniform = uniform and weight[c] == weight[0]
+    if uniform:
+        for i in range(labels.size):
+            out[i] = weight[0]
+    else:
+        for i in range(labels.size):
+            out[i] = weight[max(labels[i], 0)]
 
 
 @kernel

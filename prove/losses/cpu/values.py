@@ -8,7 +8,7 @@ import numpy as np
 
 from prove.losses.cpu.bins import locate, tally
 from prove.losses.cpu.jit import kernel
-from prove.losses.cpu.tile import Source, fading, load, masses, softmax, surprise
+from prove.losses.cpu.tile import Source, Wide, fading, keep, load, masses, softmax, surprise, weights_of
 from prove.losses.fused.region import OTHERS, OTHERS_SQUARED, OWN, OWN_MASS, OWN_MISS, OWN_MISS_SQUARED, OWN_SQUARED
 
 Array = Any
@@ -37,7 +37,8 @@ class Buffers(NamedTuple):
     """Scratch for one tile of B pixels."""
 
     tile: Array
-    low: Array
+    wide: Wide
+    largest: Array
     own: Array
     gap: Array
     others: Array
@@ -52,13 +53,14 @@ class Buffers(NamedTuple):
     cells: Array
 
 
-def buffers(classes: int, pixels: int, low_width: int, logs: int, dtype: Any) -> Buffers:
-    """Scratch for tiles of up to ``pixels`` pixels."""
-    own, gap, others, inverse, nll, mass, first, log_slope, own_slope = np.empty((9, pixels), dtype)
-    tile, low, smooth = (np.empty(s, dtype) for s in ((classes, pixels), max(low_width, 1), (max(logs, 1), pixels)))
+def buffers(classes: int, pixels: int, width: int, logs: int, dtype: Any) -> Buffers:
+    """Scratch for tiles of up to ``pixels`` pixels of one image; ``width`` is W with upsampling, otherwise 0."""
+    largest, own, gap, others, inverse, nll, mass, first, log_slope, own_slope = np.empty((10, pixels), dtype)
+    tile, smooth = np.empty((classes, pixels), dtype), np.empty((max(logs, 1), pixels), dtype)
+    wide = Wide(np.empty((2, classes, width), dtype), np.full(2, -1, np.int64))
     bins, cells = np.empty(pixels, np.int32), np.empty(pixels, np.int64)
     return Buffers(
-        tile, low, own, gap, others, inverse, nll, mass, first, log_slope, own_slope, smooth, bins, cells
+        tile, wide, largest, own, gap, others, inverse, nll, mass, first, log_slope, own_slope, smooth, bins, cells
     )  # fmt: skip
 
 
@@ -68,20 +70,26 @@ class Sums(NamedTuple):
     Attributes:
         logs: [L, 2], above and below the line.
         regions: [7, C], rows as in `prove.losses.fused.region`, or [0, C].
+        squares: whether a part reads the rows of squares; that of other classes is 0 otherwise.
         histograms: [1, C, 2, bins] int64, errors of other pixels and of own ones, or [0, C, 2, bins].
-        top: [C] largest probability of each class over pixels that are not its own, and ``top_at`` [C] the pixel.
+        absent: [C] bool, classes that no pixel of the group has: not counted in histograms.
+        top: [C] their largest probability, and ``top_at`` [C] the pixel.
         errors: [C, H W], filled with Lovász errors, -1 where ignored; [0, 0] when not asked for.
         probability: [H W], filled with each pixel's own probability; empty when not asked for.
+        saved: [2 or 3, H W], filled with what the second pass needs of each pixel (`keep`); empty when not asked for.
         poison: [1], NaN once a valid pixel has no probabilities, because of a logit that is not finite.
     """
 
     logs: Array
     regions: Array
+    squares: bool
     histograms: Array
+    absent: Array
     top: Array
     top_at: Array
     errors: Array
     probability: Array
+    saved: Array
     poison: Array
 
 
@@ -95,35 +103,23 @@ def add_values(
         first, count = row * source.width, (stop - row) * source.width
         labels = source.labels[first : first + count]
         own, gap, others, inverse = b.own[:count], b.gap[:count], b.others[:count], b.inverse[:count]
-        nll, mass = b.nll[:count], b.mass[:count]
-        load(source, row, stop, b.tile, b.low)
+        nll, mass, largest = b.nll[:count], b.mass[:count], b.largest[:count]
+        load(source, row, stop, b.tile, b.wide, largest)
         distances(b.tile, labels, logs, b.smooth)
-        softmax(b.tile, labels, own, gap, others, inverse)
+        softmax(b.tile, labels, largest, own, gap, others, inverse)
         masses(source, first, mass)
         if sums.probability.size:
             out = sums.probability[first : first + count]
             for i in range(count):
                 out[i] = own[i] * inverse[i] if labels[i] >= 0 else np.inf
-        if logs.gamma.size:
+        if logs.gamma.size or sums.saved.shape[0] > 2:
             surprise(own, gap, others, nll)
             for part in range(logs.gamma.size):
-                _log_values(
-                    part,
-                    labels,
-                    logs,
-                    edges,
-                    first,
-                    own,
-                    others,
-                    inverse,
-                    nll,
-                    mass,
-                    b.smooth,
-                    sums.logs[part],
-                    b.first,
-                )
+                _log_values(part, labels, logs, edges, first, b, mass, sums.logs[part])
+        if sums.saved.size:
+            keep(largest, others, nll, first, sums.saved)
         if sums.regions.shape[0]:
-            _region_values(b.tile, labels, own, others, inverse, mass, sums.regions)
+            _region_values(labels, b, mass, sums.squares, sums.regions)
         if sums.histograms.shape[0] or sums.errors.size:
             total = 0.0
             for i in range(count):
@@ -138,20 +134,22 @@ def add_values(
 
 @kernel
 def _log_values(
-    part: int, labels: Array, logs: Logs, edges: Array, first: int, own: Array, others: Array, inverse: Array,
-    nll: Array, mass: Array, smooth: Array, out: Array, faded: Array,
-) -> None:  # fmt: skip
+    part: int, labels: Array, logs: Logs, edges: Array, first: int, b: Buffers, mass: Array, out: Array
+) -> None:
     count = labels.size
+    own, others, inverse, nll = b.own[:count], b.others[:count], b.inverse[:count], b.nll[:count]
+    faded, factor = b.first[:count], b.log_slope[:count]
     smoothing, whole = logs.smoothing[part], 0.0
     if smoothing > 0.0:
         for c in range(logs.weight.shape[1]):
             whole += logs.weight[part, c]
     weight, divides, threshold = logs.weight[part], logs.divides[part], logs.threshold[part]
-    fading(logs.gamma[part], others, inverse, faded[:count])
+    fading(logs.gamma[part], others, inverse, faded)
     keep = nll.dtype.type(1.0 - logs.smoothing[part])
     above, below = 0.0, 0.0
+    weights_of(weight, labels, factor)
     for i in range(count):
-        w = weight[max(labels[i], 0)]
+        w = factor[i]
         m = mass.dtype.type(0) if own[i] * inverse[i] >= threshold else mass[i]
         below += np.float64(m * w if divides else m)
         faded[i] *= m * w * nll[i] * keep
@@ -162,7 +160,7 @@ def _log_values(
     for i in range(count):
         above += np.float64(faded[i])
     if smoothing > 0.0:
-        share, distance = smoothing / logs.weight.shape[1], smooth[part, :count]
+        share, distance = smoothing / logs.weight.shape[1], b.smooth[part, :count]
         for i in range(count):
             m = mass.dtype.type(0) if own[i] * inverse[i] >= threshold else mass[i]
             above += share * (whole * np.float64(m * nll[i]) - np.float64(m * distance[i]))
@@ -187,18 +185,19 @@ def distances(tile: Array, labels: Array, logs: Logs, out: Array) -> None:
 
 
 @kernel
-def _region_values(
-    tile: Array, labels: Array, own: Array, others: Array, inverse: Array, mass: Array, out: Array
-) -> None:
-    count = labels.size
+def _region_values(labels: Array, b: Buffers, mass: Array, squares: bool, out: Array) -> None:
+    count, tile = labels.size, b.tile
+    own, others, inverse, scaled = b.own[:count], b.others[:count], b.inverse[:count], b.first[:count]
+    for i in range(count):
+        scaled[i] = mass[i] * inverse[i]
     for c in range(tile.shape[0]):
         row = tile[c, :count]
         total, squared = 0.0, 0.0
         for i in range(count):
-            p = row[i] * inverse[i]
-            weighted = mass[i] * p
-            total += np.float64(weighted)
-            squared += np.float64(weighted * p)
+            total += np.float64(row[i] * scaled[i])
+        if squares:
+            for i in range(count):
+                squared += np.float64(row[i] * scaled[i] * row[i] * inverse[i])
         out[OTHERS, c] += total
         out[OTHERS_SQUARED, c] += squared
     for i in range(count):
@@ -221,22 +220,29 @@ def _count_errors(b: Buffers, labels: Array, count: int, first: int, sums: Sums)
         masked[i] = inverse[i] if labels[i] >= 0 else zero
     for c in range(b.tile.shape[0]):
         row = b.tile[c, :count]
-        largest = zero
-        for i in range(count):
-            p = row[i] * masked[i]
-            largest = p if p > largest else largest
-        if largest > sums.top[c]:
-            sums.top[c] = largest
-            for i in range(count):
-                if row[i] * masked[i] == largest:
-                    sums.top_at[c] = first + i
-                    break
+        if sums.absent[c]:
+            _find_top(c, row, masked, first, sums)
+            continue
         locate(row, masked, bins, cells)
         tally(bins, cells, sums.histograms[0, c, 0])
     locate(b.others[:count], masked, bins, cells)
     for i in range(count):
         if labels[i] >= 0:
             sums.histograms[0, labels[i], 1, bins[i]] += cells[i]
+
+
+@kernel
+def _find_top(c: int, row: Array, masked: Array, first: int, sums: Sums) -> None:
+    largest = masked.dtype.type(0)
+    for i in range(masked.size):
+        p = row[i] * masked[i]
+        largest = p if p > largest else largest
+    if largest > sums.top[c]:
+        sums.top[c] = largest
+        for i in range(masked.size):
+            if row[i] * masked[i] == largest:
+                sums.top_at[c] = first + i
+                break
 
 
 @kernel

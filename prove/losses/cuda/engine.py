@@ -27,16 +27,16 @@ from prove.losses.fused.plan import LogPart, Plan
 from prove.losses.pixels import check_values
 
 
-def sizes(plan: Plan, images: int, classes: int, height: int, width: int, dtype: torch.dtype) -> tuple[int, int]:
-    """Lengths of what `forward` keeps: the state, and the slopes of Lovász parts with the maps of boundary parts."""
+def sizes(plan: Plan, images: int, classes: int, height: int, width: int, dtype: torch.dtype) -> tuple[int, int, int]:
+    """Lengths of what `forward` keeps: the state, slopes of Lovász parts with maps of boundary parts, and nothing."""
     layout = Layout.of(plan, images, classes, height * width)
-    return layout.state, layout.dense
+    return layout.state, layout.dense, 0
 
 
 def forward(
     plan: Plan, logits: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int, align_corners: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Values and certificates of all parts, and what `backward` needs.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Values and certificates of all parts, and what `backward` needs; the last one is empty.
 
     Lovász with ``method=auto`` is binned above `prove.losses.fused.plan.AUTO_EXACT_PIXELS` whatever the certificate
     says: to look at it would be to wait for the device.
@@ -46,12 +46,13 @@ def forward(
     """
     batch = Batch.of(plan, logits, labels, weight, ignore_index, align_corners)
     with on(batch.device):
-        return _Forward(batch).run()
+        found = _Forward(batch).run()
+        return *found, found[0].new_empty(0)
 
 
 def backward(
     plan: Plan, slopes: Tensor, logits: Tensor, labels: Tensor, weight: Tensor | None, state: Tensor, dense: Tensor,
-    ignore_index: int, align_corners: bool,
+    saved: Tensor, ignore_index: int, align_corners: bool,
 ) -> Tensor:  # fmt: skip
     """The gradient of ``sum(slopes * values)`` on the logits, in their type."""
     batch = Batch.of(plan, logits, labels, weight, ignore_index, align_corners)

@@ -30,7 +30,7 @@ def evaluate(
     Returns:
         Two tensors [T], float64 for float64 logits and float32 otherwise.
     """
-    values, certificates, _, _ = _forward(plan, logits, labels, weight, ignore_index, align_corners)
+    values, certificates, *_ = _forward(plan, logits, labels, weight, ignore_index, align_corners)
     return values, certificates
 
 
@@ -47,10 +47,10 @@ def _backend(logits: Tensor) -> Any:
 @torch.library.custom_op("prove::objective", mutates_args=())
 def _forward(
     plan: str, logits: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int, align_corners: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     parts = plan_of(plan)
     parts.check(logits.shape[1])
-    found: tuple[Tensor, Tensor, Tensor, Tensor] = _backend(logits).forward(
+    found: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = _backend(logits).forward(
         parts, logits, labels, weight, ignore_index, align_corners
     )
     return found
@@ -59,26 +59,27 @@ def _forward(
 @_forward.register_fake
 def _(
     plan: str, logits: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int, align_corners: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
     parts = plan_of(plan)
-    state, dense = _backend(logits).sizes(parts, *logits.shape[:2], *labels.shape[1:], dtype)
+    state, dense, saved = _backend(logits).sizes(parts, *logits.shape[:2], *labels.shape[1:], dtype)
     values = logits.new_empty(len(parts.parts), dtype=dtype)
     return (
         values,
         torch.empty_like(values),
         logits.new_empty(state, dtype=torch.float64),
         logits.new_empty(dense, dtype=dtype),
+        logits.new_empty(saved, dtype=dtype),
     )
 
 
 @torch.library.custom_op("prove::objective_gradient", mutates_args=())
 def _gradient(
     plan: str, slopes: Tensor, logits: Tensor, labels: Tensor, weight: Tensor | None, state: Tensor, dense: Tensor,
-    ignore_index: int, align_corners: bool,
+    saved: Tensor, ignore_index: int, align_corners: bool,
 ) -> Tensor:  # fmt: skip
     found: Tensor = _backend(logits).backward(
-        plan_of(plan), slopes, logits, labels, weight, state, dense, ignore_index, align_corners
+        plan_of(plan), slopes, logits, labels, weight, state, dense, saved, ignore_index, align_corners
     )
     return found
 
@@ -86,19 +87,18 @@ def _gradient(
 @_gradient.register_fake
 def _(
     plan: str, slopes: Tensor, logits: Tensor, labels: Tensor, weight: Tensor | None, state: Tensor, dense: Tensor,
-    ignore_index: int, align_corners: bool,
+    saved: Tensor, ignore_index: int, align_corners: bool,
 ) -> Tensor:  # fmt: skip
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.plan, logits, labels, weight, ctx.ignore_index, ctx.align_corners = inputs
-    ctx.save_for_backward(logits, labels, weight, output[2], output[3])
+    ctx.save_for_backward(logits, labels, weight, *output[2:])
 
 
 def _backward(ctx: Any, values: Tensor, *_: Any) -> tuple[Any, ...]:
-    logits, labels, weight, state, dense = ctx.saved_tensors
-    gradient = _gradient(ctx.plan, values, logits, labels, weight, state, dense, ctx.ignore_index, ctx.align_corners)
+    gradient = _gradient(ctx.plan, values, *ctx.saved_tensors, ctx.ignore_index, ctx.align_corners)
     return None, gradient, None, None, None, None
 
 
