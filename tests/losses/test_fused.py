@@ -192,7 +192,7 @@ def test_threads_change_no_bit():
 
 def test_full_size_logits_are_never_stored():
     """From a stride of 4, everything that is allocated on the way is a fraction of the full-size logits."""
-    logits, labels = batch(2, 19, 64, 64, dtype=torch.float32)
+    logits, labels = batch(2, 19, 128, 128, dtype=torch.float32)
     labels = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)
     objective = Objective("ce + focal + dice + lovasz(method=binned)", backend="fused")
     leaf = logits.requires_grad_()

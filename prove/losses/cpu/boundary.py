@@ -11,13 +11,14 @@ import numpy as np
 
 from prove.losses.boundary import LARGEST, SQUARE_FLOOR, SURE
 from prove.losses.cpu.jit import kernel
+from prove.losses.cpu.labels import sobel_of
 from prove.losses.cpu.maths import log
 from prove.losses.cpu.tile import Source, restore
 from prove.losses.cpu.values import Buffers
 
 Array = Any
 
-TILE_ROWS = 16
+TILE_ROWS = 8
 """Rows of a tile: four more are computed around it."""
 _LARGEST, _FLOOR, _SURE = np.float64(LARGEST), np.float64(SQUARE_FLOOR), np.float64(SURE)
 
@@ -28,16 +29,23 @@ class Edges(NamedTuple):
     Attributes:
         whole: [H W] weight of each pixel in the mean, 0 where its 3x3 neighbourhood touches an ignored pixel.
         factors: [2] of the losses at edge pixels and at the rest, or [0] when there is no such part.
-        maps: [C, (TILE_ROWS + 4) W] scratch for probabilities.
-        truth: [(TILE_ROWS + 4) W] scratch for one-hot labels.
+        maps: [C, (TILE_ROWS + 4) W] scratch for probabilities; inverse: [(TILE_ROWS + 4) W] scratch.
         lines: [8, W + 2] scratch.
+        mixed: [W] scratch; found, column, owner, truth: [9 W] scratch and start [C + 1]: the edges of the labels in one
+            row, class by class (`_edges_in`).
     """
 
     whole: Array
     factors: Array
     maps: Array
-    truth: Array
+    inverse: Array
     lines: Array
+    mixed: Array
+    found: Array
+    column: Array
+    owner: Array
+    truth: Array
+    start: Array
 
 
 def edges_of(whole: Array, factors: Array, classes: int, width: int) -> Edges:
@@ -45,7 +53,65 @@ def edges_of(whole: Array, factors: Array, classes: int, width: int) -> Edges:
     dtype, pixels = factors.dtype, (TILE_ROWS + 4) * width if factors.size else 0
     return Edges(
         whole, factors, np.empty((classes, pixels), dtype), np.empty(pixels, dtype), np.empty((8, width + 2), dtype),
+        np.empty(width, np.int32), np.empty(9 * width, np.int32), np.empty(9 * width, np.int32),
+        np.empty(9 * width, np.int32), np.empty(9 * width, dtype), np.zeros(classes + 1, np.int64),
     )  # fmt: skip
+
+
+@kernel
+def _mark_mixed(upper: Array, middle: Array, lower: Array, mixed: Array) -> None:
+    """Set ``mixed`` [W] where a pixel's 3x3 neighbourhood may hold more than one label."""
+    last = mixed.size - 1
+    mixed[0], mixed[last] = 1, 1
+    for x in range(1, last):
+        here = middle[x]
+        differs = (upper[x - 1] ^ here) | (upper[x] ^ here) | (upper[x + 1] ^ here)
+        differs |= (middle[x - 1] ^ here) | (middle[x + 1] ^ here)
+        differs |= (lower[x - 1] ^ here) | (lower[x] ^ here) | (lower[x + 1] ^ here)
+        mixed[x] = differs
+
+
+@kernel
+def _edges_in(source: Source, row: int, e: Edges) -> None:
+    """Where labels have an edge, in a row: pixels and edges in (0, 1] of class c from ``e.start[c]`` on.
+
+    They come into ``e.column`` and ``e.truth``, each pixel and class at most once. Pixels that are left out of the
+    mean are skipped. Edges are rare, and for most classes a pixel has none.
+    """
+    width, height = source.width, source.labels.size // source.width
+    upper = source.labels[max(row - 1, 0) * width : (max(row - 1, 0) + 1) * width]
+    middle = source.labels[row * width : (row + 1) * width]
+    lower = source.labels[min(row + 1, height - 1) * width : (min(row + 1, height - 1) + 1) * width]
+    near, count = np.empty(9, np.int32), 0
+    _mark_mixed(upper, middle, lower, e.mixed)
+    e.start[:] = 0
+    for x in range(width):
+        if e.mixed[x] == 0 or e.whole[row * width + x] == 0:
+            continue
+        left, right = max(x - 1, 0), min(x + 1, width - 1)
+        near[0], near[1], near[2] = upper[left], upper[x], upper[right]
+        near[3], near[4], near[5] = middle[left], middle[x], middle[right]
+        near[6], near[7], near[8] = lower[left], lower[x], lower[right]
+        for k in range(9):
+            first = True
+            for j in range(k):
+                first = first and near[j] != near[k]
+            square = sobel_of(near, near[k]) if first else 0
+            if square > 0:
+                e.found[count] = x * 32 + square
+                e.owner[count] = near[k]
+                e.start[near[k] + 1] += 1
+                count += 1
+    for c in range(e.start.size - 1):
+        e.start[c + 1] += e.start[c]
+    for k in range(count):  # from here on start[c] is where class c ends
+        at = e.start[e.owner[k]]
+        e.column[at] = e.found[k] // 32
+        e.truth[at] = np.sqrt((e.found[k] % 32) / _LARGEST)
+        e.start[e.owner[k]] += 1
+    for c in range(e.start.size - 1, 0, -1):
+        e.start[c] = e.start[c - 1]
+    e.start[0] = 0
 
 
 @kernel
@@ -54,7 +120,7 @@ def _probabilities(source: Source, first_row: int, stop_row: int, saved: Array, 
     width = source.width
     first, count = first_row * width, (stop_row - first_row) * width
     labels, kept = source.labels[first : first + count], saved[1, first : first + count]
-    one, inverse = e.maps.dtype.type(1), e.truth[:count]
+    one, inverse = e.maps.dtype.type(1), e.inverse[:count]
     restore(source, first_row, stop_row, saved, e.maps, b.wide)
     for i in range(count):
         inverse[i] = one / (e.maps[max(labels[i], 0), i] + kept[i])
@@ -82,17 +148,6 @@ def _gradient_lines(
 
 
 @kernel
-def _edge_of_labels(labels: Array, c: int, truth: Array) -> bool:
-    """One-hot labels of class c into ``truth``; whether there is any."""
-    any_there = False
-    for i in range(labels.size):
-        there = labels[i] == c
-        truth[i] = 1.0 if there else 0.0
-        any_there = any_there or there
-    return any_there
-
-
-@kernel
 def _edge_line(across: Array, down: Array, edge: Array, width: int) -> None:
     """The edge of a prediction from its two derivatives, in [0.002, SURE]; NaN stays."""
     one = edge.dtype.type(1)
@@ -104,41 +159,16 @@ def _edge_line(across: Array, down: Array, edge: Array, width: int) -> None:
 
 
 @kernel
-def _true_line(across: Array, down: Array, truth: Array, width: int) -> None:
-    """The edge of one-hot labels, in [0, 1]."""
-    scale = truth.dtype.type(1) / truth.dtype.type(_LARGEST)
-    for i in range(width):
-        truth[i] = np.sqrt((across[i] * across[i] + down[i] * down[i]) * scale)
-
-
-@kernel
-def _rest_line(edge: Array, whole: Array, width: int) -> float:
-    """Sum of the losses of a line without edges in the labels."""
-    total, one = 0.0, edge.dtype.type(1)
-    for i in range(width):
-        total -= np.float64(log(one - edge[i]) * whole[i])
+def _without_edges(source: Source, row: int, c: int, e: Edges, out: Array) -> float:
+    """The weights of a row into ``out`` [W], 0 where class c has an edge in the labels; their sum."""
+    total, whole = 0.0, e.whole[row * source.width : (row + 1) * source.width]
+    for i in range(whole.size):
+        out[i] = whole[i]
+    for k in range(e.start[c], e.start[c + 1]):
+        out[e.column[k]] = out.dtype.type(0)
+    for i in range(whole.size):
+        total += np.float64(out[i])
     return total
-
-
-@kernel
-def _mixed_line(edge: Array, truth: Array, whole: Array, width: int, out: Array) -> None:
-    """Losses and weights of a line with edges in the labels, into ``out`` [4]."""
-    one, zero = edge.dtype.type(1), edge.dtype.type(0)
-    at_edges, edge_mass, both, mass = 0.0, 0.0, 0.0, 0.0
-    for i in range(width):
-        t = truth[i]
-        loss = -(t * log(edge[i]) + (one - t) * log(one - edge[i])) * whole[i]
-        edge[i] = loss
-        both += np.float64(loss)
-    for i in range(width):
-        on_edge = truth[i] > zero
-        edge_mass += np.float64(whole[i] if on_edge else zero)
-        at_edges += np.float64(edge[i] if on_edge else zero)
-        mass += np.float64(whole[i])
-    out[0] += at_edges
-    out[1] += edge_mass
-    out[2] += both - at_edges
-    out[3] += mass - edge_mass
 
 
 @kernel
@@ -147,61 +177,55 @@ def add_edge_values(
 ) -> None:
     """Add to ``out`` [4]: losses at edge pixels, their weights, losses at the rest, their weights; over all classes."""
     width, height = source.width, source.labels.size // source.width
-    across, down, v, d = e.lines[0], e.lines[1], e.lines[2], e.lines[3]
-    edge, truth = e.lines[4], e.lines[5]
+    across, down, v, d, edge, rest = e.lines[0], e.lines[1], e.lines[2], e.lines[3], e.lines[4], e.lines[5]
+    one = e.maps.dtype.type(1)
     for row in range(first_row, stop_row, TILE_ROWS):
         stop = min(row + TILE_ROWS, stop_row)
         start, end = max(row - 1, 0), min(stop + 1, height)
         _probabilities(source, start, end, saved, e, b)
-        labels = source.labels[start * width : end * width]
-        for c in range(e.maps.shape[0]):
-            maps = e.maps[c]
-            occurs = _edge_of_labels(labels, c, e.truth)
-            for r in range(row, stop):
-                above, here = (max(r - 1, 0) - start) * width, (r - start) * width
-                below = (min(r + 1, height - 1) - start) * width
-                whole = e.whole[r * width : (r + 1) * width]
-                _gradient_lines(maps, above, here, below, width, across, down, v, d)
+        for r in range(row, stop):
+            above, here = (max(r - 1, 0) - start) * width, (r - start) * width
+            below = (min(r + 1, height - 1) - start) * width
+            _edges_in(source, r, e)
+            for c in range(e.maps.shape[0]):
+                _gradient_lines(e.maps[c], above, here, below, width, across, down, v, d)
                 _edge_line(across, down, edge, width)
-                if occurs:
-                    _gradient_lines(e.truth, above, here, below, width, across, down, v, d)
-                    _true_line(across, down, truth, width)
-                    _mixed_line(edge, truth, whole, width, out)
-                else:
-                    out[2] += _rest_line(edge, whole, width)
-                    mass = 0.0
-                    for i in range(width):
-                        mass += np.float64(whole[i])
-                    out[3] += mass
+                out[3] += _without_edges(source, r, c, e, rest)
+                total = 0.0
+                for i in range(width):
+                    total -= np.float64(log(one - edge[i]) * rest[i])
+                out[2] += total
+                for k in range(e.start[c], e.start[c + 1]):
+                    x, t = e.column[k], e.truth[k]
+                    weight = e.whole[r * width + x]
+                    out[0] -= np.float64((t * log(edge[x]) + (one - t) * log(one - edge[x])) * weight)
+                    out[1] += np.float64(weight)
 
 
 @kernel
-def _rest_slopes(across: Array, down: Array, edge: Array, whole: Array, factor: float, width: int) -> None:
-    """Multiply the derivatives of a line without edges in the labels by the slope of the loss."""
+def _rest_slopes(across: Array, down: Array, edge: Array, rest: Array, factor: float, width: int) -> None:
+    """Multiply the derivatives of a line by the slope of the loss where the labels have no edge."""
     one, zero, sure = edge.dtype.type(1), edge.dtype.type(0), edge.dtype.type(_SURE)
     scale = edge.dtype.type(factor) / edge.dtype.type(_LARGEST + _FLOOR)
     for i in range(width):
         b = edge[i]
-        slope = scale * whole[i] / ((one - b) * b)
-        slope = slope if b < sure else zero
+        slope = scale * rest[i] / ((one - b) * b)
+        slope = zero if b >= sure else slope
         across[i + 1] *= slope
         down[i + 1] *= slope
 
 
 @kernel
-def _mixed_slopes(
-    across: Array, down: Array, edge: Array, truth: Array, whole: Array, factors: Array, width: int
-) -> None:
-    one, zero, sure = edge.dtype.type(1), edge.dtype.type(0), edge.dtype.type(_SURE)
-    at_edges = factors[0] / edge.dtype.type(_LARGEST + _FLOOR)
-    at_rest = factors[1] / edge.dtype.type(_LARGEST + _FLOOR)
-    for i in range(width):
-        b, t = edge[i], truth[i]
-        factor = (at_edges if t > zero else at_rest) * whole[i]
-        slope = factor * (b - t) / ((one - b) * b * b)
-        slope = slope if b < sure else zero
-        across[i + 1] *= slope
-        down[i + 1] *= slope
+def _edge_slopes(across: Array, down: Array, edge: Array, r: int, c: int, width: int, e: Edges) -> None:
+    """The derivatives at edges of class c times the slope of the loss there, into ``e.lines[6]`` and ``e.lines[7]``."""
+    one, sure = edge.dtype.type(1), edge.dtype.type(_SURE)
+    scale = e.factors[0] / edge.dtype.type(_LARGEST + _FLOOR)
+    for k in range(e.start[c], e.start[c + 1]):
+        x = e.column[k]
+        b, t = edge[x], e.truth[k]
+        slope = scale * e.whole[r * width + x] * (b - t) / ((one - b) * b * b)
+        slope = edge.dtype.type(0) if b >= sure else slope
+        e.lines[6, x], e.lines[7, x] = across[x + 1] * slope, down[x + 1] * slope
 
 
 @kernel
@@ -210,31 +234,27 @@ def add_edge_slopes(
 ) -> None:
     """Set ``out`` [C, B] to the slopes of the probabilities in rows [first_row, stop_row)."""
     width, height = source.width, source.labels.size // source.width
-    across, down, v, d = e.lines[0], e.lines[1], e.lines[2], e.lines[3]
-    edge, truth, true_across, true_down = e.lines[4], e.lines[5], e.lines[6], e.lines[7]
-    zero = e.maps.dtype.type(0)
+    across, down, v, d, edge, rest = e.lines[0], e.lines[1], e.lines[2], e.lines[3], e.lines[4], e.lines[5]
     # edges one row beyond the tile reach into it, and their neighbourhoods one row further
     start, end = max(first_row - 2, 0), min(stop_row + 2, height)
     _probabilities(source, start, end, saved, e, b)
-    labels = source.labels[start * width : end * width]
-    count = (stop_row - first_row) * width
-    for c in range(e.maps.shape[0]):
-        maps, target = e.maps[c], out[c, :count]
-        for i in range(count):
-            target[i] = zero
-        occurs = _edge_of_labels(labels, c, e.truth)
-        for r in range(max(first_row - 1, 0), min(stop_row + 1, height)):
-            above, below = max(r - 1, 0), min(r + 1, height - 1)
-            at_above, at_here, at_below = (above - start) * width, (r - start) * width, (below - start) * width
-            whole = e.whole[r * width : (r + 1) * width]
-            _gradient_lines(maps, at_above, at_here, at_below, width, across[1:], down[1:], v, d)
+    out[:, : (stop_row - first_row) * width] = out.dtype.type(0)
+    for r in range(max(first_row - 1, 0), min(stop_row + 1, height)):
+        above, below = max(r - 1, 0), min(r + 1, height - 1)
+        _edges_in(source, r, e)
+        for c in range(e.maps.shape[0]):
+            target = out[c]
+            _gradient_lines(
+                e.maps[c], (above - start) * width, (r - start) * width, (below - start) * width, width,
+                across[1:], down[1:], v, d,
+            )  # fmt: skip
             _edge_line(across[1:], down[1:], edge, width)
-            if occurs:
-                _gradient_lines(e.truth, at_above, at_here, at_below, width, true_across, true_down, v, d)
-                _true_line(true_across, true_down, truth, width)
-                _mixed_slopes(across, down, edge, truth, whole, e.factors, width)
-            else:
-                _rest_slopes(across, down, edge, whole, e.factors[1], width)
+            _edge_slopes(across, down, edge, r, c, width, e)
+            _without_edges(source, r, c, e, rest)
+            _rest_slopes(across, down, edge, rest, e.factors[1], width)
+            for k in range(e.start[c], e.start[c + 1]):
+                x = e.column[k]
+                across[x + 1], down[x + 1] = e.lines[6, x], e.lines[7, x]
             _spread(across, down, width, v, d)
             if first_row <= above < stop_row:
                 _add_line(target[(above - first_row) * width : (above - first_row + 1) * width], v, d, 1, -1)

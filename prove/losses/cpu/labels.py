@@ -43,18 +43,23 @@ def whole_masses(labels: Array, mass: Array, width: int, out: Array) -> None:
     Args:
         mass: [H W], or empty for 1.
     """
-    height = labels.size // width
+    height, zero, one = labels.size // width, out.dtype.type(0), out.dtype.type(1)
     for r in range(height):
-        upper, middle, lower = max(r - 1, 0) * width, r * width, min(r + 1, height - 1) * width
+        upper = labels[max(r - 1, 0) * width : (max(r - 1, 0) + 1) * width]
+        middle = labels[r * width : (r + 1) * width]
+        lower = labels[min(r + 1, height - 1) * width : (min(r + 1, height - 1) + 1) * width]
+        line = out[r * width : (r + 1) * width]
+        for x in range(width):  # an ignored label is -1: one of three is negative where their bitwise or is
+            line[x] = zero if (upper[x] | middle[x] | lower[x]) < 0 else one
+        before = line[0]
         for x in range(width):
-            left, right = max(x - 1, 0), min(x + 1, width - 1)
-            least = min(
-                labels[upper + left], labels[upper + x], labels[upper + right],
-                labels[middle + left], labels[middle + x], labels[middle + right],
-                labels[lower + left], labels[lower + x], labels[lower + right],
-            )  # fmt: skip
-            m = mass[middle + x] if mass.size else out.dtype.type(1)
-            out[middle + x] = m if least >= 0 else out.dtype.type(0)
+            here = line[x]
+            line[x] = min(before, here, line[min(x + 1, width - 1)])
+            before = here
+        if mass.size:
+            given = mass[r * width : (r + 1) * width]
+            for x in range(width):
+                line[x] *= given[x] if line[x] != zero else zero
 
 
 @kernel
@@ -75,12 +80,12 @@ def label_edges(labels: Array, width: int, out: Array) -> None:
             best = 0
             if smallest >= 0 and smallest != largest:
                 for k in range(9):
-                    best = max(best, _sobel_of(near, near[k]))
+                    best = max(best, sobel_of(near, near[k]))
             out[middle + x] = np.sqrt(best / LARGEST)
 
 
 @kernel
-def _sobel_of(near: Array, c: int) -> int:
+def sobel_of(near: Array, c: int) -> int:
     """The squared Sobel magnitude of class c in a 3x3 neighbourhood of labels."""
     a, b, d = int(near[0] == c), int(near[1] == c), int(near[2] == c)
     e, f = int(near[3] == c), int(near[5] == c)
