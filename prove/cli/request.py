@@ -22,6 +22,7 @@ from prove.data.cache import cache_dir
 from prove.data.definition import DatasetDefinition, resolve_dataset
 from prove.data.source import Dataset, open_dataset
 from prove.errors import ProveError
+from prove.losses.backends import chosen_backend
 from prove.spec import EarlyStop, Job, LossExpr, ModelRef, TrainSettings, parse
 
 STUDY = {"max_iters": 15000, "batch_size": 16, "eval_interval": 2000}
@@ -84,6 +85,7 @@ def plan(request: RunRequest, *, proof_only: bool = False) -> Plan:
         ProveError: an unknown name, an impossible setting, a dataset that is not there.
     """
     register_terms(request.terms or ())
+    chosen_backend()  # a wrong name is not for the worker to find out
     entry, reference, config_text = _model(request.model)
     strategy = STRATEGIES.get(request.strategy)
     expr = for_model(objective(request), entry.kind, entry.name)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from prove.catalog.losses import LOSSES
-from prove.errors import ProveError, unknown
+from prove.errors import ProveError
+from prove.losses.backends import VARIABLE, Backend
 from prove.losses.fused import op
 from prove.losses.fused.parts import part_of
 from prove.losses.fused.plan import LovaszPart, Plan
@@ -20,23 +20,6 @@ from prove.losses.pixels import Pixels, check_form
 from prove.losses.term import Term
 from prove.losses.user_terms import own_spec, scalar
 from prove.spec.expr import LossTerm, Value
-
-Backend = Literal["fused", "torch", "reference"]
-"""How terms are computed: fused kernels where there are any, plain torch, or the slow float64 references."""
-
-VARIABLE = "PROVE_LOSSES"
-
-
-def chosen_backend() -> Backend:
-    """The backend that the environment variable ``PROVE_LOSSES`` names, ``fused`` by default.
-
-    Raises:
-        ProveError: it names something else.
-    """
-    name = os.environ.get(VARIABLE) or "fused"
-    if name not in get_args(Backend):
-        raise unknown("loss backend", name, get_args(Backend), where=f"in the environment variable {VARIABLE}")
-    return cast(Backend, name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from prove.catalog.losses import LOSSES, SCHEMES, class_weight_scheme, resolve, short
 from prove.errors import ProveError, unknown
+from prove.losses.backends import Backend, checked, chosen_backend
 from prove.losses.boundary import Boundary
 from prove.losses.boundary_focal import BoundaryFocal
 from prove.losses.cross_entropy import CrossEntropy
 from prove.losses.dice import Dice
 from prove.losses.distance import Distance
-from prove.losses.evaluate import Backend, Fusion, chosen_backend, evaluate, fusion_of
+from prove.losses.evaluate import Fusion, evaluate, fusion_of
 from prove.losses.focal import Focal
 from prove.losses.hausdorff import Hausdorff
 from prove.losses.lovasz import Lovasz
@@ -56,7 +57,7 @@ class ObjectiveOutput:
     def gradient_norms(self, logits: Tensor) -> dict[str, float]:
         """The Euclidean norm of the gradient of ``weight * term`` on the logits that the objective was given, by label.
 
-        One backward pass over the logits for each term; the graph is kept.
+        To be called before ``backward()``, which frees the graph. One backward pass over the logits for each term.
         """
         norms = {}
         for label, value in self.terms.items():
@@ -92,7 +93,7 @@ class Objective(nn.Module):
         backend: Backend | None = None,
     ) -> None:
         super().__init__()
-        self.backend = chosen_backend() if backend is None else backend
+        self.backend = chosen_backend() if backend is None else checked(backend)
         self.expr = resolve(parse(expr) if isinstance(expr, str) else expr)
         self.ignore_index = ignore_index
         if class_weight is not None and class_weight_scheme(self.expr) is None:

@@ -50,7 +50,8 @@ class Term(nn.Module, ABC):
         Raises:
             ProveError: as `Pixels.of`, or a ``weight`` that this term refuses.
         """
-        from prove.losses.evaluate import chosen_backend, evaluate  # which knows all terms
+        from prove.losses.backends import chosen_backend
+        from prove.losses.evaluate import evaluate  # which knows all terms
 
         found = evaluate({self.name: self}, logits, labels, self.ignore_index, weight=weight, backend=chosen_backend())
         return found.values[self.name]

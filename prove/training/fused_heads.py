@@ -14,7 +14,8 @@ import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
-from prove.losses.evaluate import Backend, chosen_backend, evaluate
+from prove.losses.backends import Backend, chosen_backend
+from prove.losses.evaluate import evaluate
 from prove.losses.objective import nothing
 from prove.losses.user_terms import scalar
 from prove.training.dataset import DISTANCE_MAPS
@@ -24,22 +25,30 @@ from prove.training.objective import ProveTerm
 def fuse_heads(model: nn.Module) -> None:
     """Let every head whose losses are PROVE's terms evaluate them together; other heads stay as they are."""
     for head in model.modules():
-        if isinstance(head, BaseDecodeHead) and type(head).loss_by_feat is BaseDecodeHead.loss_by_feat:
-            terms = terms_of(head)
-            if terms and head.sampler is None:
-                head.loss_by_feat = MethodType(_loss_by_feat, head)
+        stock = isinstance(head, BaseDecodeHead) and type(head).loss_by_feat is BaseDecodeHead.loss_by_feat
+        if stock and terms_of(head):
+            head.__dict__["loss_by_feat"] = MethodType(_loss_by_feat, head)
 
 
 def terms_of(head: Any) -> list[ProveTerm]:
-    """The terms of a head; none if any of its losses is something else, or was given a `forward` of its own."""
+    """The terms of a head, when they can be evaluated together.
+
+    None if any of its losses is something else, was changed or is watched by a hook, if the head samples pixels, or
+    if two terms have one name: MMSegmentation's own way honours all that.
+    """
     losses = head.loss_decode if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]
     terms = [loss for loss in losses if _is_plain(loss)]
-    return terms if len(terms) == len(losses) else []
+    names = {term.loss_name for term in terms}
+    return terms if len(terms) == len(losses) == len(names) and head.sampler is None else []
 
 
 def _is_plain(loss: nn.Module) -> TypeGuard[ProveTerm]:
-    changed = "forward" in vars(loss) or loss._forward_hooks or loss._forward_pre_hooks
-    return type(loss) is ProveTerm and not changed
+    return type(loss) is ProveTerm and not any(_changed(module) for module in (loss, loss.term))
+
+
+def _changed(module: nn.Module) -> bool:
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return "forward" in vars(module) or "value" in vars(module) or any(hooks)
 
 
 def _loss_by_feat(head: Any, seg_logits: Tensor, batch_data_samples: Sequence[Any]) -> dict[str, Tensor]:

@@ -193,7 +193,7 @@ def direction_problems(where: str, weight: float, gradient: Tensor, direction: T
     """The gradient must be the reference's."""
     if weight == 0 or direction.norm() == 0:
         return []
-    if (gradient - weight * direction).norm() > 1e-2 * weight * direction.norm():
+    if not (gradient - weight * direction).norm() <= 1e-2 * weight * direction.norm():  # NaN is none either
         return [f"{where}: its gradient differs from the reference's"]
     return []
 

@@ -151,6 +151,25 @@ def test_auto_sorts_small_inputs_and_bins_large_ones():
         assert not Objective("lovasz(method=exact)")(logits, labels).certified
 
 
+def test_groups_that_overflow_a_bin_are_sorted():
+    """More errors than a cell of the histogram can count, all in one bin."""
+    labels = torch.zeros(1, 4096, 2160, dtype=torch.uint8)
+    labels[0, :40] = 1
+    logits = torch.zeros(1, 2, 4096, 2160)
+    logits[:, 1] = -1.1
+    exact = Objective("lovasz(method=exact)")(logits, labels).total
+    for method in ("auto", "binned"):
+        out = Objective(f"lovasz(method={method})")(logits, labels)
+        assert out.certified["lovasz"] == 0
+        assert torch.equal(out.total, exact)
+    p = torch.sigmoid(torch.tensor(-1.1, dtype=torch.float64)).item()
+    own, other = 40 * 2160, 4056 * 2160
+    # two levels of errors, 1 - p above p: the gap times the Jaccard loss of the larger ones alone, and the rest times 1
+    small = (1 - 2 * p) * 1.0 + p  # class 1: all of its own pixels are the larger ones
+    large = (1 - 2 * p) * (own / (own + other)) + p  # class 0: the others are
+    assert exact.item() == pytest.approx((small + large) / 2, rel=1e-5)
+
+
 def test_bins_of_the_device_independent_formula():
     """`from_counts`, the formula in torch, weighs bins as the CPU kernel does."""
     import numpy as np
@@ -279,3 +298,15 @@ def test_a_changed_term_is_not_taken_for_the_one_it_derives_from():
     logits, labels = batch()
     assert part_of(Tame()) is None
     assert Tame()(logits, labels).item() == pytest.approx(0.5 * Lovasz()(logits, labels).item())
+
+
+def test_a_backend_that_does_not_exist_is_refused():
+    with pytest.raises(ProveError, match="Unknown loss backend 'Fused'"):
+        Objective("ce", backend="Fused")
+
+
+def test_a_changed_value_is_honoured():
+    logits, labels = batch()
+    objective = Objective("ce + lovasz")
+    objective.modules_by_label["lovasz"].value = lambda pixels: pixels.logits.sum() * 0 + 3
+    assert objective(logits, labels).terms["lovasz"] == 3

@@ -23,6 +23,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 from torch import nn  # noqa: E402
 
+from prove.training import fused_heads  # noqa: E402
 from prove.training.fused_heads import fuse_heads  # noqa: E402
 from prove.training.objective import ProveTerm  # noqa: E402
 from prove.training.session import proof_batch  # noqa: E402
@@ -93,6 +94,36 @@ def test_a_loss_that_is_changed_later_is_honoured() -> None:
     fused.loss_decode[1].register_forward_hook(lambda module, inputs, output: output * 7)
     after = fused.loss_by_feat(logits, samples(labels))
     assert after["loss_1"].item() == pytest.approx(7 * before["loss_1"].item())
+
+
+@pytest.mark.parametrize("change", ["hook on the term", "value of the term", "backward hook", "sampler", "one name"])
+def test_whatever_is_changed_later_is_honoured(change: str) -> None:
+    fused = head(("ce", "0.3*focal"))
+    fuse_heads(nn.ModuleList([fused]))
+    assert fused_heads.terms_of(fused)
+    loss = fused.loss_decode[1]
+    if change == "hook on the term":
+        loss.term.register_forward_hook(lambda module, inputs, output: output * 7)
+    elif change == "value of the term":
+        loss.term.value = lambda pixels: pixels.logits.sum()
+    elif change == "backward hook":
+        loss.register_full_backward_hook(lambda module, grads, outputs: None)
+    elif change == "sampler":
+        fused.sampler = object()
+    else:
+        loss.loss_name = "loss_0"
+    assert not fused_heads.terms_of(fused)
+
+
+def test_two_terms_of_one_name_are_added_up() -> None:
+    logits, labels = made_up()
+    fused = head(("ce", "0.3*focal"))
+    stock = fused.loss_by_feat(torch.nn.functional.interpolate(logits, scale_factor=4), samples(labels))
+    expected = sum(stock[name].item() for name in ("loss_0", "loss_1"))
+    fuse_heads(nn.ModuleList([fused]))
+    fused.loss_decode[1].loss_name = "loss_0"
+    found = fused.loss_by_feat(torch.nn.functional.interpolate(logits, scale_factor=4), samples(labels))
+    assert found["loss_0"].item() == pytest.approx(expected)
 
 
 def test_a_term_of_weight_0_is_not_evaluated(monkeypatch: Any) -> None:

@@ -113,7 +113,7 @@ def weigh_bins(histogram: Array, factor: Array, lower: Array, width: Array, weig
         weights: [C, 2, BINS], set, the factor included.
         out: [4], to which are added the value, the certificate, and two sums of squares over all errors e: of the
             largest change that another order could make to a weight, and of the weight, both times ``e (1 - e)``,
-            with which a slope reaches the logits.
+            with which a slope reaches the logits: the first at its largest in the bin, the second at its least.
     """
     rest_unit = 1.0 / (1 << REST_BITS)
     mask = np.int64(ONE - 1)
@@ -137,8 +137,8 @@ def weigh_bins(histogram: Array, factor: Array, lower: Array, width: Array, weig
             weights[c, 0, b] = other_weight * factor[c]
             weights[c, 1, b] = own_weight * factor[c]
             if own + other > 0.0:
-                middle = lower[b] + 0.5 * width[b]
-                reach = (middle * (1.0 - middle)) ** 2
+                one_end, other_end = lower[b] * (1.0 - lower[b]), (lower[b] + width[b]) * (1.0 - lower[b] - width[b])
+                most, least = max(one_end, other_end) ** 2, max(min(one_end, other_end), 0.0) ** 2
                 own_rest = np.float64(histogram[c, 1, b] & mask) * rest_unit
                 other_rest = np.float64(histogram[c, 0, b] & mask) * rest_unit
                 start, step = (lower[b], width[b]) if b < LOW_BINS else (lower[b] + width[b], -width[b])
@@ -151,8 +151,8 @@ def weigh_bins(histogram: Array, factor: Array, lower: Array, width: Array, weig
                     spread = max(steepest - other_weight, other_weight - shallowest)
                     own_spread = 0.5 * (1.0 / union - 1.0 / wider)
                     slack += 0.5 * width[b] * (own * own_spread + other * spread)
-                    change += reach * (own * own_spread * own_spread + other * spread * spread)
-                mass += reach * (own * own_weight * own_weight + other * other_weight * other_weight)
+                    change += most * (own * own_spread * own_spread + other * spread * spread)
+                mass += least * (own * own_weight * own_weight + other * other_weight * other_weight)
             own_above += own
             union = wider
         out[0] += value * factor[c]

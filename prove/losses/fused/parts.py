@@ -18,8 +18,8 @@ from prove.losses.tversky import FocalTversky, Jaccard, Tversky
 
 def part_of(term: Term) -> Part | None:
     """The part that computes a term; None for a term that is evaluated on its own in torch."""
-    # exactly the type: a subclass may compute something else
-    recipe = _RECIPES.get(type(term))
+    # exactly the type, unchanged: a subclass may compute something else
+    recipe = None if "value" in vars(term) else _RECIPES.get(type(term))
     return recipe(term) if recipe else None
 
 

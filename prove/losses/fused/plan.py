@@ -59,9 +59,9 @@ class LovaszPart:
     """Lovász-Softmax over groups of pixels: images, or the whole batch.
 
     Attributes:
-        method: ``exact`` sorts the errors, ``binned`` counts them in bins, ``auto`` is exact in groups of up to
-            `AUTO_EXACT_PIXELS` pixels and otherwise binned, or exact where the bins can't certify `CERTIFIED` and
-            `CERTIFIED_SLOPES`.
+        method: ``exact`` sorts the errors, ``binned`` counts them in bins (in groups of up to `MOST_BINNED` pixels),
+            ``auto`` is exact in groups of up to `AUTO_EXACT_PIXELS` pixels and otherwise binned, or exact where the
+            bins can't certify `CERTIFIED` and `CERTIFIED_SLOPES`; on a GPU, where to look is to wait, it stays binned.
     """
 
     classes: Classes = "all"
@@ -71,7 +71,8 @@ class LovaszPart:
     def binned(self, pixels_per_image: int, images: int) -> bool:
         """Whether bins are used at first for a batch of this size."""
         group = pixels_per_image if self.per_image else pixels_per_image * images
-        return self.method == "binned" or (self.method == "auto" and group > AUTO_EXACT_PIXELS)
+        wanted = self.method == "binned" or (self.method == "auto" and group > AUTO_EXACT_PIXELS)
+        return wanted and group <= MOST_BINNED
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,9 @@ Part = LogPart | RegionPart | LovaszPart | BoundaryPart
 
 AUTO_EXACT_PIXELS = 1 << 14
 """Pixels per group up to which ``method=auto`` sorts."""
+
+MOST_BINNED = (1 << 23) - 1
+"""Pixels per group that a bin can count; larger groups are sorted, whatever the method."""
 
 CERTIFIED = 1e-3
 """Largest certified relative error of a binned value that ``method=auto`` accepts."""
