@@ -8,7 +8,7 @@ from torch import Tensor
 
 from prove.losses.cpu.batch import Batch, prepare
 from prove.losses.cpu.bins import BINS
-from prove.losses.cpu.engine import first_pass, saved_rows, second_pass
+from prove.losses.cpu.engine import SAVED_ROWS, first_pass, second_pass
 from prove.losses.cpu.sweep import Lovasz, State
 from prove.losses.fused.plan import LogPart, LovaszPart, Plan, RegionPart
 
@@ -24,7 +24,7 @@ def sizes(plan: Plan, images: int, classes: int, height: int, width: int, dtype:
             binned = part.binned(pixels, images)
             small += 2 + 2 * groups * classes * binned
             dense += groups * classes * 2 * BINS if binned else images * classes * pixels
-    return small, dense, images * saved_rows(plan) * pixels
+    return small, dense, images * SAVED_ROWS * pixels
 
 
 def forward(
@@ -48,7 +48,7 @@ def backward(
     """The gradient of ``sum(slopes * values)`` on the logits."""
     batch = prepare(plan, logits, labels, weight, ignore_index, align_corners)
     left = _unpack(plan, batch, state.numpy(), dense.numpy())
-    left.saved = saved.numpy().reshape(batch.images, saved_rows(plan), -1)
+    left.saved = saved.numpy().reshape(batch.images, SAVED_ROWS, -1)
     gradient = second_pass(plan, batch, left, slopes.tolist())
     return torch.from_numpy(gradient).view(logits.shape).to(logits.dtype)
 

@@ -20,6 +20,9 @@ from prove.losses.fused.region import region_slopes, region_value
 
 Array = Any
 
+SAVED_ROWS = 2
+"""Numbers of each pixel that the first pass leaves for the second."""
+
 
 def first_pass(plan: Plan, batch: Batch) -> tuple[list[float], State]:
     """The value of every part in the plan's order, and the state."""
@@ -29,7 +32,7 @@ def first_pass(plan: Plan, batch: Batch) -> tuple[list[float], State]:
     thresholds = _thresholds(plan, batch)
     state = State(np.zeros((len(logs), 2)), thresholds, np.zeros((7 if regions else 0, batch.classes)))
     lovasz_values = []
-    state.saved = np.empty((batch.images, saved_rows(plan), batch.size[0] * batch.size[1]), batch.dtype)
+    state.saved = np.empty((batch.images, SAVED_ROWS, batch.size[0] * batch.size[1]), batch.dtype)
     squares = any(isinstance(p, RegionPart) and p.squared for p in plan.parts)
     sweep = Sweep(batch, log_arrays(plan, batch, thresholds), regions, squares, saves=True)
     for part in lovasz:
@@ -42,11 +45,6 @@ def first_pass(plan: Plan, batch: Batch) -> tuple[list[float], State]:
     if any(isinstance(p, BoundaryPart) for p in plan.parts):
         state.edges = _edge_sums(batch, state.saved)
     return _values(plan, state, lovasz_values), state
-
-
-def saved_rows(plan: Plan) -> int:
-    """How many numbers of each pixel the second pass needs: the third one where a part fades out sure pixels."""
-    return 3 if any(isinstance(part, LogPart) and part.gamma > 0.0 for part in plan.parts) else 2
 
 
 def _values(plan: Plan, state: State, lovasz: list[float]) -> list[float]:

@@ -14,7 +14,7 @@ from prove.losses.cpu.bins import place
 from prove.losses.cpu.boundary import Edges, add_edge_slopes
 from prove.losses.cpu.jit import kernel
 from prove.losses.cpu.maths import exp
-from prove.losses.cpu.tile import Source, fading, masses, restore, take_own, weights_of
+from prove.losses.cpu.tile import Source, fading, masses, restore, surprise_again, take_own, weights_of
 from prove.losses.cpu.upsample import Gather, Pending, add_row, flush
 from prove.losses.cpu.values import Buffers, Logs
 
@@ -50,7 +50,7 @@ def add_slopes(
     """Write the gradient of rows [first_row, stop_row) of an image.
 
     Args:
-        saved: [2 or 3, H W], of the first pass.
+        saved: [2, H W], of the first pass.
         dense: [C, B] scratch.
         out: [C, H W]; with upsampling [C, rows, w], to which is added from low-resolution row ``base`` on.
     """
@@ -77,7 +77,7 @@ def add_slopes(
             restore(source, row, stop, saved, b.tile, b.wide)
             take_own(b.tile, labels, saved, first, own, others, inverse)
         masses(source, first, mass)
-        _log_slopes(labels, logs, slopes.logs, edges, saved, first, b, count)
+        _log_slopes(labels, logs, slopes.logs, edges, first, b, count)
         for i in range(count):
             scratch[i] = zero if others[i] == zero else log_slope[i] / others[i]
         if constant:
@@ -144,13 +144,15 @@ def _own_alone(
 
 
 @kernel
-def _log_slopes(
-    labels: Array, logs: Logs, factors: Array, edges: Array, saved: Array, first: int, b: Buffers, count: int
-) -> None:
+def _log_slopes(labels: Array, logs: Logs, factors: Array, edges: Array, first: int, b: Buffers, count: int) -> None:
     """``u`` of all logarithmic parts together, into ``b.log_slope``."""
     own, others, inverse = b.own[:count], b.others[:count], b.inverse[:count]
     mass, out = b.mass[:count], b.log_slope[:count]
-    nll = saved[saved.shape[0] - 1, first : first + count]  # read where there is a third row
+    nll, focal = b.nll[:count], False
+    for part in range(logs.gamma.size):
+        focal = focal or logs.gamma[part] > 0.0
+    if focal:
+        surprise_again(own, others, nll)
     for i in range(count):
         out[i] = out.dtype.type(0)
     for part in range(logs.gamma.size):

@@ -45,7 +45,7 @@ class State:
         regions: [7, C], or [0, C] when no part asks.
         edges: [4] (`add_edge_values`).
         lovasz: one for each Lovász part.
-        saved: [N, 2 or 3, H W], of every pixel (`prove.losses.cpu.tile.keep`).
+        saved: [N, 2, H W], of every pixel (`prove.losses.cpu.tile.keep`).
     """
 
     logs: Array

@@ -148,17 +148,13 @@ def softmax(tile: Array, labels: Array, largest: Array, own: Array, gap: Array, 
 
 
 @kernel
-def keep(largest: Array, others: Array, nll: Array, first: int, saved: Array) -> None:
-    """Write what `restore` needs of a tile into ``saved`` [2 or 3, H W]; the third row is ``nll``."""
+def keep(largest: Array, others: Array, first: int, saved: Array) -> None:
+    """Write what `restore` and `take_own` need of a tile into ``saved`` [2, H W]."""
     count = largest.size
     first_row, second = saved[0, first : first + count], saved[1, first : first + count]
     for i in range(count):
         first_row[i] = largest[i]
         second[i] = others[i]
-    if saved.shape[0] > 2:
-        third = saved[2, first : first + count]
-        for i in range(count):
-            third[i] = nll[i]
 
 
 @kernel
@@ -215,6 +211,17 @@ def surprise(own: Array, gap: Array, others: Array, nll: Array) -> None:
         near = log1p(ratio)
         far = log(own[i] + others[i] if not right else one) - gap[i]
         nll[i] = near if right else far
+
+
+@kernel
+def surprise_again(own: Array, others: Array, nll: Array) -> None:
+    """`surprise` from numerators alone, into ``nll`` [B]; 0 where the own one is 0, for it is multiplied with that."""
+    zero, one = nll.dtype.type(0), nll.dtype.type(1)
+    for i in range(nll.size):
+        right, there = own[i] >= others[i], own[i] > zero
+        near = log1p(others[i] / own[i] if right else zero)
+        far = log(one if right else own[i] + others[i]) - log(own[i] if there else one)
+        nll[i] = near if right else (far if own[i] != zero else zero)
 
 
 @kernel

@@ -76,7 +76,7 @@ class Sums(NamedTuple):
         top: [C] their largest probability, and ``top_at`` [C] the pixel.
         errors: [C, H W], filled with Lovász errors, -1 where ignored; [0, 0] when not asked for.
         probability: [H W], filled with each pixel's own probability; empty when not asked for.
-        saved: [2 or 3, H W], filled with what the second pass needs of each pixel (`keep`); empty when not asked for.
+        saved: [2, H W], filled with what the second pass needs of each pixel (`keep`); empty when not asked for.
         poison: [1], NaN once a valid pixel has no probabilities, because of a logit that is not finite.
     """
 
@@ -112,12 +112,12 @@ def add_values(
             out = sums.probability[first : first + count]
             for i in range(count):
                 out[i] = own[i] * inverse[i] if labels[i] >= 0 else np.inf
-        if logs.gamma.size or sums.saved.shape[0] > 2:
+        if logs.gamma.size:
             surprise(own, gap, others, nll)
             for part in range(logs.gamma.size):
                 _log_values(part, labels, logs, edges, first, b, mass, sums.logs[part])
         if sums.saved.size:
-            keep(largest, others, nll, first, sums.saved)
+            keep(largest, others, first, sums.saved)
         if sums.regions.shape[0]:
             _region_values(labels, b, mass, sums.squares, sums.regions)
         if sums.histograms.shape[0] or sums.errors.size:
