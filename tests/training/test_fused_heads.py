@@ -209,3 +209,11 @@ def test_terms_are_registered_with_mmsegmentation() -> None:
     logits, labels = made_up()
     full = nn.functional.interpolate(logits, size=labels.shape[1:])
     assert built(full, labels, ignore_index=255) > 0
+
+
+def test_a_gradient_that_is_not_a_number_has_no_direction() -> None:
+    from prove.training.wiring_checks import direction_problems
+
+    right = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    assert not direction_problems("head", 0.5, 0.5 * right, right)
+    assert direction_problems("head", 0.5, torch.tensor([float("nan"), 1.0], dtype=torch.float64), right)
