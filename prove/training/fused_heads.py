@@ -14,7 +14,7 @@ import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
-from prove.losses.backends import Backend, chosen_backend
+from prove.losses.backends import chosen_backend
 from prove.losses.evaluate import evaluate
 from prove.losses.objective import nothing
 from prove.losses.user_terms import scalar
@@ -71,7 +71,6 @@ def weighted(
     *,
     align_corners: bool | None = None,
     distance_maps: Tensor | None = None,
-    backend: Backend | None = None,
 ) -> dict[str, Tensor]:
     """Weight times value of each term by the name of its loss; a term of weight 0 costs nothing.
 
@@ -85,7 +84,7 @@ def weighted(
     if active:
         values = evaluate(
             active, logits, labels, ignore_index, align_corners=align_corners, distance_maps=distance_maps,
-            backend=chosen_backend() if backend is None else backend,
+            backend=chosen_backend(),
         ).values  # fmt: skip
     return {
         term.loss_name: scalar(values[term.loss_name], f"{term.spec.name}: value") * term.loss_weight

@@ -92,20 +92,13 @@ def edges() -> tuple[Array, Array]:
     return lower, upper - lower
 
 
-def unpack(histogram: Array) -> tuple[Array, Array]:
-    """Counts and sums of errors, float64, in the shape of ``histogram`` [..., BINS] int64."""
-    lower, width = edges()
-    counts = (histogram >> COUNT_SHIFT).astype(np.float64)
-    rests = (histogram & (ONE - 1)).astype(np.float64) / (1 << REST_BITS)
-    sums = np.where(
-        np.arange(BINS) < LOW_BINS, counts * lower + rests * width, counts * (lower + width) - rests * width
-    )
-    return counts, sums
-
-
 @kernel
 def weigh_bins(histogram: Array, factor: Array, lower: Array, width: Array, weights: Array, out: Array) -> None:
-    """From counts to what an error in each bin weighs, as `prove.losses.fused.lovasz.from_counts` describes it.
+    """From counts to what an error in each bin weighs.
+
+    Inside a bin the order is unknown: a pixel's weight is the mean of its weights with the class's own pixels first and
+    with them last. Any order that sorts by bin gives at most the true value L, and swapping pixels inside a bin changes
+    it by at most their change of weight times half the bin's width: ``0 <= L - value <= certificate``.
 
     Args:
         histogram: [C, 2, BINS] int64, other and own errors.

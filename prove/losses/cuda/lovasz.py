@@ -54,7 +54,7 @@ def weigh_bins(
 ) -> None:  # fmt: skip
     """What an error in each bin weighs, for class ``program_id(0)`` of group ``program_id(1)``.
 
-    The formulas are those of `prove.losses.fused.lovasz.from_counts`. Other errors in the lowest bin are not in the
+    The formulas are those of `prove.losses.cpu.bins.weigh_bins`. Other errors in the lowest bin are not in the
     histogram: how many there are is the difference, and their sum, below 6e-8 each, is in the certificate.
 
     Args:

@@ -1,9 +1,16 @@
-"""Lovász-Softmax from counts of errors in bins: values, what each error weighs, and a certificate."""
+"""The formula of binned Lovász-Softmax, written plainly in torch: what the kernels are held against."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
+
+from prove.losses.cpu.bins import BINS, COUNT_SHIFT, LOW_BINS, ONE, REST_BITS, edges
+
+Array = Any
 
 
 def from_counts(
@@ -52,3 +59,14 @@ def from_counts(
     slack = 0.5 * (loose * width.flip(-1)).sum(-1)
     certificate = (torch.where(there, slack, 0.0) * chosen).sum()
     return value, weights, certificate
+
+
+def unpack(histogram: Array) -> tuple[Array, Array]:
+    """Counts and sums of errors, float64, in the shape of ``histogram`` [..., BINS] int64."""
+    lower, width = edges()
+    counts = (histogram >> COUNT_SHIFT).astype(np.float64)
+    rests = (histogram & (ONE - 1)).astype(np.float64) / (1 << REST_BITS)
+    sums = np.where(
+        np.arange(BINS) < LOW_BINS, counts * lower + rests * width, counts * (lower + width) - rests * width
+    )
+    return counts, sums
