@@ -153,28 +153,42 @@ class RunDir:
         Raises:
             ProveError: another worker holds it.
         """
-        with open(self.path / "worker.lock", "a", encoding="ascii") as file:
-            if not _locked(file):
+        with hold(self.path / "worker.lock") as held:
+            if not held:
                 raise ProveError(
                     f"Run {self.key} is being trained by another process.",
                     hint=f"Follow it with `prove logs {self.key} -f`.",
                 )
-            _held.add(file)
-            try:
-                yield
-            finally:
-                _held.discard(file)
+            yield
 
     def is_held(self) -> bool:
         """Whether a living worker on this machine holds the folder."""
+        return is_held(self.path / "worker.lock")
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[bool]:
+    """Hold a lock file until the block ends or the process dies, however it dies; yields whether it could be had."""
+    with open(path, "a", encoding="ascii") as file:
+        had = _locked(file)
+        if had:
+            _held.add(file)
         try:
-            with open(self.path / "worker.lock", encoding="ascii") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look don't see each other
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
+            yield had
+        finally:
+            _held.discard(file)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process on this machine holds a lock file."""
+    try:
+        with open(path, encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look don't see each other
+    except FileNotFoundError:
         return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 _held: set[IO[str]] = set()
@@ -192,7 +206,7 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def _locked(file: IO[str]) -> bool:
-    """Whether the lock could be had; tries for a second, since `RunDir.is_held` takes it for an instant to look."""
+    """Whether the lock could be had; tries for a second, since `is_held` takes it for an instant to look."""
     for _ in range(20):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -203,19 +217,26 @@ def _locked(file: IO[str]) -> bool:
     return False
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call ``write`` on a temporary file beside ``path``, fsync it and rename it there: all or nothing."""
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object], *, lasting: bool = True) -> None:
+    """Call ``write`` on a temporary file beside ``path`` and rename it there: all or nothing.
+
+    Args:
+        lasting: wait until a power cut can't take it back.
+    """
     # Not mkstemp: its files are closed to the colleagues who share the folder, whatever the umask says.
     name = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         with open(name, "xb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         os.replace(name, path)
     except BaseException:
         name.unlink(missing_ok=True)
         raise
+    if not lasting:
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -223,10 +244,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.close(folder)
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write a JSON document atomically; NaN is refused, since not every reader takes it."""
+def write_json(path: Path, data: Any, *, lasting: bool = True) -> None:
+    """Write a JSON document by `write_atomically`; NaN is refused, since not every reader takes it."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
+    write_atomically(path, lambda file: file.write(text.encode()), lasting=lasting)
 
 
 def read_json(path: Path) -> Any:

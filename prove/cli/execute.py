@@ -21,7 +21,7 @@ from prove.cli.request import Plan, with_weights
 from prove.data.check import check
 from prove.data.manifest import fingerprint
 from prove.errors import ProveError
-from prove.launch import events_since, follow, start_worker
+from prove.launch.worker import events_since, follow, start_worker
 from prove.rundir import RunDir, read_json, write_atomically, write_json
 from prove.spec.event import State
 from prove.store import Store
