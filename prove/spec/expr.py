@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 
+from prove.spec.canonical import canonical_json, plain
 from prove.spec.schedule import WeightSchedule, number
 
 Value = bool | int | float | str | None | tuple["Value", ...]
@@ -86,6 +88,16 @@ class LossExpr:
             seen[term.name] = seen.get(term.name, 0) + 1
             names.append(term.name if seen[term.name] == 1 else f"{term.name}_{seen[term.name]}")
         return tuple(names)
+
+    @cached_property
+    def canonical(self) -> str:
+        """The canonical JSON text: a list of name, weight and parameters per term."""
+        return canonical_json(
+            [
+                {"name": term.name, "weight": plain(asdict(term.weight)), "params": plain(dict(term.params))}
+                for term in self.terms
+            ]
+        )
 
     def __str__(self) -> str:
         """The text that parses back to this expression, ``ce + 0.3*focal(gamma=2)``."""

@@ -8,9 +8,11 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 from prove.errors import ProveError, unknown
+from prove.spec.canonical import canonical_json, plain
 from prove.spec.expr import LossExpr, LossTerm, Value
 from prove.spec.schedule import WeightSchedule
 
@@ -129,13 +131,26 @@ class Job:
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**31, "seed", self.seed, "in [0, 2**31)")
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Twelve hex digits that identify the job on any machine; a config file counts by its content, not its name."""
-        identity = self.to_dict()
+        reference = _model_text(self.model)
         if self.model.config_sha256 is not None:
-            del identity["model"]["name"]
-        return hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
+            reference = canonical_json({"config_sha256": self.model.config_sha256})
+        return hashlib.sha256(self._text(reference).encode()).hexdigest()[:12]
+
+    @cached_property
+    def canonical(self) -> str:
+        """The canonical form as its one JSON text: ``canonical_json(job.to_dict())``."""
+        return self._text(_model_text(self.model))
+
+    def _text(self, model: str) -> str:
+        # Put together from the texts of its parts, each made once: of a hundred thousand jobs few parts differ.
+        return (
+            f'{{"dataset":{_dataset_text(self.dataset)},"loss":{self.loss.canonical},"model":{model},'
+            f'"schema":{SCHEMA},"seed":{self.seed},"strategy":{canonical_json(self.strategy)},'
+            f'"train":{_train_text(self.train)}}}'
+        )
 
     @property
     def dataset_name(self) -> str:
@@ -145,15 +160,12 @@ class Job:
         """The canonical form, plain JSON types."""
         return {
             "schema": SCHEMA,
-            "dataset": _plain(self.dataset),
+            "dataset": plain(self.dataset),
             "model": dataclasses.asdict(self.model),
             "strategy": self.strategy,
-            "loss": [
-                {"name": t.name, "weight": _plain(dataclasses.asdict(t.weight)), "params": _plain(dict(t.params))}
-                for t in self.loss.terms
-            ],
+            "loss": json.loads(self.loss.canonical),
             "seed": self.seed,
-            "train": _plain(dataclasses.asdict(self.train)),
+            "train": plain(dataclasses.asdict(self.train)),
         }
 
     @classmethod
@@ -183,9 +195,27 @@ class Job:
         )
 
 
-def canonical_json(data: Any) -> str:
-    """One text per value: sorted keys, no spaces, no NaN."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+@lru_cache(maxsize=4096)
+def _model_text(model: ModelRef) -> str:
+    return canonical_json(dataclasses.asdict(model))
+
+
+@lru_cache(maxsize=4096)
+def _train_text(train: TrainSettings) -> str:
+    return canonical_json(plain(dataclasses.asdict(train)))
+
+
+def _dataset_text(dataset: Mapping[str, Any]) -> str:
+    return dataset.text if isinstance(dataset, Definition) else canonical_json(plain(dataset))
+
+
+class Definition(dict[str, Any]):
+    """The canonical definition of a dataset, with its JSON text made once for all jobs that share it."""
+
+    @cached_property
+    def text(self) -> str:
+        """The canonical JSON; the definition must not change after."""
+        return canonical_json(plain(self))
 
 
 def _params(data: Mapping[str, Any]) -> tuple[tuple[str, Value], ...]:
@@ -193,14 +223,3 @@ def _params(data: Mapping[str, Any]) -> tuple[tuple[str, Value], ...]:
         return tuple(frozen(item) for item in value) if isinstance(value, list) else value
 
     return tuple((name, frozen(value)) for name, value in sorted(data.items()))
-
-
-def _plain(value: Any) -> Any:
-    """Mappings to dicts, tuples to lists, whole floats to ints: 2.0 and 2 are one job."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    return value

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from prove.errors import ProveError
 from prove.spec import EarlyStop, Job, LossExpr, LossTerm, ModelRef, TrainSettings, WeightSchedule
-from prove.spec.job import canonical_json
+from prove.spec.canonical import canonical_json
+from prove.spec.job import Definition
 from tests.journal import make_job
 
 PLAIN = st.recursive(
@@ -49,6 +50,23 @@ def test_the_key_does_not_depend_on_the_spelling(fields: dict[str, Any]) -> None
     read_back = Job.from_dict(json.loads(canonical_json(one.to_dict())))
     assert read_back.key == one.key
     assert read_back.to_dict() == one.to_dict()
+    identity = one.to_dict()
+    assert one.canonical == canonical_json(identity)
+    assert one.key == hashlib.sha256(one.canonical.encode()).hexdigest()[:12]
+
+
+def test_a_config_file_counts_by_its_content() -> None:
+    one, other = make_job(model=ModelRef("mine", "0" * 64)), make_job(model=ModelRef("renamed", "0" * 64))
+    assert one.key == other.key
+    assert one.canonical == canonical_json(one.to_dict()) != other.canonical
+    identity = one.to_dict()
+    del identity["model"]["name"]
+    assert one.key == hashlib.sha256(canonical_json(identity).encode()).hexdigest()[:12]
+
+
+def test_a_definition_with_its_text_is_the_same_dataset() -> None:
+    fields = {"name": "D", "classes": ["a", "b"], "ignore_index": 255.0}
+    assert make_job(dataset=Definition(fields)).key == make_job(dataset=fields).key
 
 
 def test_reading_back_is_the_identity() -> None:
