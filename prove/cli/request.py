@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from prove.data.source import Dataset, open_dataset
 from prove.errors import ProveError
 from prove.losses.backends import chosen_backend
 from prove.spec import EarlyStop, Job, LossExpr, ModelRef, TrainSettings, parse
+from prove.spec.job import Definition
 
 STUDY = {"max_iters": 15000, "batch_size": 16, "eval_interval": 2000}
 """The original study's settings: the defaults for real datasets."""
@@ -75,21 +77,118 @@ class Plan:
     model_config: str | None
 
 
-def plan(request: RunRequest, *, proof_only: bool = False) -> Plan:
-    """Resolve a request; nothing is written and nothing is downloaded.
+class Planner:
+    """Resolves requests; what many of them share is resolved once.
 
     Args:
-        proof_only: the plan is for a wiring proof, which looks at a term whatever it weighs when.
-
-    Raises:
-        ProveError: an unknown name, an impossible setting, a dataset that is not there.
+        proof_only: the plans are for a wiring proof, which looks at a term whatever it weighs when.
     """
-    register_terms(request.terms or ())
-    chosen_backend()  # a wrong name is not for the worker to find out
-    entry, reference, config_text = _model(request.model)
-    strategy = STRATEGIES.get(request.strategy)
-    expr = for_model(objective(request), entry.kind, entry.name)
-    source, definition = _dataset_source(request.dataset)
+
+    def __init__(self, *, proof_only: bool = False) -> None:
+        chosen_backend()  # a wrong name is not for the worker to find out
+        self._proof_only = proof_only
+        self._model = cache(_model)
+        self._source = cache(_dataset_source)
+        self._expression = cache(self._resolve_expression)
+        self._train = cache(self._resolve_train)
+        self._sound = cache(self._require_sound)
+        self._open = cache(self._resolve_open)
+        self._terms = cache(register_terms)
+
+    def job(self, request: RunRequest) -> Job:
+        """The job that is asked for; the dataset need not be on this machine.
+
+        Raises:
+            ProveError: an unknown name, an impossible setting.
+        """
+        if request.terms:
+            self._terms(tuple(request.terms))
+        _, reference, _ = self._model(request.model)
+        _, _, canonical = self._source(request.dataset)
+        train = self._train(_shared(request, _TRAIN))
+        self._sound(_shared(request, _OBJECTIVE), request.dataset, train.max_iters)
+        return Job(
+            dataset=canonical,
+            model=reference,
+            loss=self._expression(_shared(request, _OBJECTIVE)),
+            train=train,
+            strategy=STRATEGIES.get(request.strategy).name,
+            seed=request.seed,
+        )
+
+    def plan(self, request: RunRequest) -> Plan:
+        """The job and where it runs; nothing is written and nothing is downloaded.
+
+        Raises:
+            ProveError: as `job`, or a dataset that is not there.
+        """
+        job = self.job(request)
+        entry, _, config_text = self._model(request.model)
+        source, definition, _ = self._source(request.dataset)
+        dataset = self._open(request.dataset, request.data_root)
+        if request.val_images is not None and request.val_images > len(dataset.val):
+            raise ProveError(
+                f"--val-images {request.val_images}, but {definition.name} has {len(dataset.val)} validation images.",
+                hint="Leave it out to validate on all of them.",
+            )
+        cuda = _cuda(request.device)
+        placement = Placement(
+            source=source,
+            data_root=str(Path(request.data_root).expanduser().resolve()) if request.data_root else None,
+            weights=entry.weights if job.train.pretrained else None,
+            num_workers=_at_least(0, "workers", request.workers, 4 if cuda else 0),
+            threads=_at_least(1, "threads", request.threads, len(os.sched_getaffinity(0))),
+            cuda=cuda,
+        )
+        return Plan(job, placement, dataset, config_text)
+
+    def _resolve_expression(self, asked: tuple[Any, ...]) -> LossExpr:
+        request = _request(_OBJECTIVE, asked)
+        entry, _, _ = self._model(request.model)
+        return for_model(objective(request), entry.kind, entry.name)
+
+    def _resolve_train(self, asked: tuple[Any, ...]) -> TrainSettings:
+        request = _request(_TRAIN, asked)
+        entry, _, _ = self._model(request.model)
+        _, definition, _ = self._source(request.dataset)
+        return _train_settings(request, entry, definition)
+
+    def _require_sound(self, asked: tuple[Any, ...], dataset: str, max_iters: int) -> None:
+        expr = self._expression(asked)
+        if not self._proof_only:
+            _weighs(expr, max_iters)
+        _, definition, _ = self._source(dataset)
+        _fits(expr, definition.label_space.classes, definition.name)
+
+    def _resolve_open(self, dataset: str, root: str | None) -> Dataset:
+        _, definition, _ = self._source(dataset)
+        return open_dataset(definition, root=root)
+
+
+_TRAIN = (
+    "dataset", "model", "max_iters", "batch_size", "crop_size", "lr", "eval_interval", "val_images", "early_stop",
+    "patience", "min_delta", "monitor", "pretrained", "amp",
+)  # fmt: skip
+"""What the training settings depend on."""
+
+_OBJECTIVE = ("model", "loss", "aux_loss", "aux_weight")
+"""What the objective depends on."""
+
+
+def _shared(request: RunRequest, names: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(map(request.__dict__.__getitem__, names))
+
+
+def _request(names: tuple[str, ...], values: tuple[Any, ...]) -> RunRequest:
+    return RunRequest(**dict(zip(names, values, strict=True)))
+
+
+def plan(request: RunRequest, *, proof_only: bool = False) -> Plan:
+    """`Planner.plan` for one request."""
+    return Planner(proof_only=proof_only).plan(request)
+
+
+def _train_settings(request: RunRequest, entry: ModelEntry, definition: DatasetDefinition) -> TrainSettings:
     defaults = DEMO if definition.size is not None else STUDY
     max_iters = request.max_iters if request.max_iters is not None else defaults["max_iters"]
     batch_size = request.batch_size if request.batch_size is not None else defaults["batch_size"]
@@ -111,33 +210,7 @@ def plan(request: RunRequest, *, proof_only: bool = False) -> Plan:
         amp=request.amp,
     )
     _possible(entry, train)
-    if not proof_only:
-        _weighs(expr, max_iters)
-    job = Job(
-        dataset={"name": definition.name, **definition.canonical()},
-        model=reference,
-        loss=expr,
-        train=train,
-        strategy=strategy.name,
-        seed=request.seed,
-    )
-    _fits(expr, definition.label_space.classes, definition.name)
-    dataset = open_dataset(definition, root=request.data_root)
-    if request.val_images is not None and request.val_images > len(dataset.val):
-        raise ProveError(
-            f"--val-images {request.val_images}, but {definition.name} has {len(dataset.val)} validation images.",
-            hint="Leave it out to validate on all of them.",
-        )
-    cuda = _cuda(request.device)
-    placement = Placement(
-        source=source,
-        data_root=str(Path(request.data_root).expanduser().resolve()) if request.data_root else None,
-        weights=entry.weights if train.pretrained else None,
-        num_workers=_at_least(0, "workers", request.workers, 4 if cuda else 0),
-        threads=_at_least(1, "threads", request.threads, len(os.sched_getaffinity(0))),
-        cuda=cuda,
-    )
-    return Plan(job, placement, dataset, config_text)
+    return train
 
 
 def _to_stderr(text: str) -> None:
@@ -201,10 +274,12 @@ def _model(name: str) -> tuple[ModelEntry, ModelRef, str | None]:
     return entry, ModelRef(entry.name, digest(config)), config.pretty_text
 
 
-def _dataset_source(name: str) -> tuple[str, DatasetDefinition]:
+def _dataset_source(name: str) -> tuple[str, DatasetDefinition, Definition]:
+    """What a worker finds the dataset by, its definition, and what of that identifies a job."""
     if name.endswith((".yaml", ".yml")):
         name = str(Path(name).expanduser().resolve())
-    return name, resolve_dataset(name)
+    definition = resolve_dataset(name)
+    return name, definition, Definition(name=definition.name, **definition.canonical())
 
 
 def _crop(text: str | None) -> tuple[int, int] | None:
