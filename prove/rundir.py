@@ -154,7 +154,7 @@ class RunDir:
             ProveError: another worker holds it.
         """
         with hold(self.path / "worker.lock") as held:
-            if not held:
+            if held is None:
                 raise ProveError(
                     f"Run {self.key} is being trained by another process.",
                     hint=f"Follow it with `prove logs {self.key} -f`.",
@@ -167,14 +167,18 @@ class RunDir:
 
 
 @contextmanager
-def hold(path: Path) -> Iterator[bool]:
-    """Hold a lock file until the block ends or the process dies, however it dies; yields whether it could be had."""
+def hold(path: Path) -> Iterator[int | None]:
+    """Hold a lock file until the block ends or the process dies, however it dies.
+
+    Yields:
+        the descriptor that holds it; None when another process does.
+    """
     with open(path, "a", encoding="ascii") as file:
         had = _locked(file)
         if had:
             _held.add(file)
         try:
-            yield had
+            yield file.fileno() if had else None
         finally:
             _held.discard(file)
 

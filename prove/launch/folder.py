@@ -132,6 +132,24 @@ class LaunchDir:
         """The Assignments of one task."""
         return self.path / "tasks" / f"{number}.json"
 
+    def begin(self) -> None:
+        """Make the folder, empty but for a heartbeat, so that it can be locked before anything is claimed for it.
+
+        Raises:
+            ProveError: it can't be written.
+        """
+        try:
+            self.path.mkdir(parents=True)
+            self.heartbeat.touch()
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> ProveError:
+        return ProveError(
+            f"The launch folder can't be written: {self.path} ({error.strerror}).",
+            hint="Choose another results folder with --results DIR or $PROVE_RESULTS.",
+        )
+
     def create(self, launch: Launch, tasks: Sequence[Sequence[Assignment]], files: Mapping[str, bytes]) -> None:
         """Write the folder, ``launch.json`` last: a folder without it was never complete.
 
@@ -139,7 +157,7 @@ class LaunchDir:
             ProveError: it can't be written.
         """
         try:
-            self.files.mkdir(parents=True)
+            self.files.mkdir()
             (self.path / "tasks").mkdir()
             (self.path / "cancelled").mkdir()
             for name, content in files.items():
@@ -148,10 +166,7 @@ class LaunchDir:
                 write_json(self.task(number), [dataclasses.asdict(each) for each in assignments], lasting=False)
             write_json(self.record, launch.to_dict())
         except OSError as error:
-            raise ProveError(
-                f"The launch folder can't be written: {self.path} ({error.strerror}).",
-                hint="Choose another results folder with --results DIR or $PROVE_RESULTS.",
-            ) from error
+            raise self._unwritable(error) from error
 
     def read(self) -> Launch:
         """The Launch; ProveError when the folder is not complete."""
@@ -182,16 +197,19 @@ class LaunchDir:
             return set()
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Be the launch's one pool.
+    def lock(self) -> Iterator[int]:
+        """Be the one process that makes or works on this launch.
+
+        Yields:
+            the descriptor of the lock: a child that inherits it holds the launch as long as it lives.
 
         Raises:
             ProveError: another process is.
         """
         with hold(self.path / "lock") as held:
-            if not held:
+            if held is None:
                 raise ProveError(f"Launch {self.id} is being worked on by another process.")
-            yield
+            yield held
 
     def is_held(self) -> bool:
         """Whether a living pool on this machine works on it."""
