@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from prove.cli.options import RESULTS, JsonOption, ResultsOption, console, notes, print_json
+from prove.cli.tables import percent
 from prove.errors import ProveError
 from prove.store import Store, database_url, schema
 from prove.store.connection import Connection, connect
+from prove.store.merge import Merged, Verdict, export_runs, import_runs
 from prove.store.sqlite import SqliteConnection
 from prove.store.store import PATIENCE_SECONDS
 
-app = typer.Typer(help="Look at the database of a results folder, and upgrade it.", no_args_is_help=True)
+app = typer.Typer(help="Look at the database, upgrade it, exchange runs with others.", no_args_is_help=True)
 
-TABLES = ("runs", "attempts", "results", "curves", "evidence", "experiments", "problems")
+TABLES = ("runs", "attempts", "results", "curves", "evidence", "experiments", "launches", "problems")
 
 
 @app.command()
@@ -48,6 +51,71 @@ def upgrade(results: ResultsOption = RESULTS, json_output: JsonOption = False) -
         notes().print(f"The tables are of revision {schema.HEAD} already.")
     else:
         notes().print(f"Upgraded from revision {before} to {schema.HEAD}. The old database: {copy or 'not copied'}.")
+
+
+@app.command("export")
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write, such as runs.tar.gz.")],
+    experiment: Annotated[
+        str | None, typer.Option("--experiment", metavar="NAME", help="Only the runs of this experiment.")
+    ] = None,
+    results: ResultsOption = RESULTS,
+    json_output: JsonOption = False,
+) -> None:
+    """Write runs to one file that another results folder can import: all but their checkpoints."""
+    with Store.open_existing(results) as store:
+        store.refresh()
+        exported, running = export_runs(store, file, experiment)
+    if json_output:
+        print_json({"file": str(file), "exported": exported, "left_out": running})
+        return
+    left_out = f" Left out, because they are running or queued: {running}." if running else ""
+    notes().print(f"Exported {counted(exported)} to {file}.{left_out}")
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `prove db export` wrote.")],
+    results: ResultsOption = RESULTS,
+    json_output: JsonOption = False,
+) -> None:
+    """Add the runs of a file that are not here; exit code 1 where a run is finished here and there, and differs."""
+    if not file.is_file():
+        raise ProveError(f"There is no file {file}.", hint="Write one with `prove db export FILE`.")
+    with Store.open(results) as store:
+        merged = import_runs(store, file)
+    if json_output:
+        print_json({"file": str(file), **merged.to_dict()})
+    else:
+        for line in _told(merged):
+            notes().print(line)
+    if merged.conflicts:
+        raise typer.Exit(1)
+
+
+TOLD = {
+    Verdict.ADDED: "added",
+    Verdict.REPLACED: "finished there and not here: replaced, the old folders are in replaced/",
+    Verdict.SAME: "here already",
+    Verdict.KEPT: "not finished there: ours kept",
+    Verdict.HELD: "being trained here, or about to be: ours kept",
+    Verdict.CONFLICT: "finished here and there, with different events: ours kept",
+}
+
+
+def _told(merged: Merged) -> Iterator[str]:
+    for verdict, meaning in TOLD.items():
+        if keys := merged.keys(verdict):
+            yield f"{counted(len(keys))} {meaning}."
+    for key, (ours, theirs) in merged.conflicts.items():
+        yield f"  {key}  mIoU {percent(ours)} here, {percent(theirs)} there"
+    if not merged.verdicts:
+        yield "The file holds no runs."
+
+
+def counted(runs: int) -> str:
+    """A number of runs, in words."""
+    return "1 run" if runs == 1 else f"{runs:,} runs"
 
 
 def _require_database(results: Path) -> None:

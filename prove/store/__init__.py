@@ -1,7 +1,20 @@
 """The record of all runs: SQLAlchemy tables, migrations, ingest of events, queries."""
 
+from prove.store.claims import Claim, LaunchRow, Settlement
 from prove.store.fold import derive_state
 from prove.store.rows import Attempt, CurvePoint, Problem, ResultRow, RunRow
 from prove.store.store import Store, database_url
 
-__all__ = ["Attempt", "CurvePoint", "Problem", "ResultRow", "RunRow", "Store", "database_url", "derive_state"]
+__all__ = [
+    "Attempt",
+    "Claim",
+    "CurvePoint",
+    "LaunchRow",
+    "Problem",
+    "ResultRow",
+    "RunRow",
+    "Settlement",
+    "Store",
+    "database_url",
+    "derive_state",
+]

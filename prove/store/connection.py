@@ -6,8 +6,9 @@ without SQLAlchemy, whose import alone would cost `prove status` more than every
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,9 @@ Params = Mapping[str, Any]
 NONE: Params = {}
 
 SQLITE = "sqlite:///"
+
+DATABASE = "prove.db"
+"""The database of a results folder, unless another is named."""
 
 
 class Connection(Protocol):
@@ -47,6 +51,18 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """Let go of the database."""
+
+
+CHUNK = 500
+"""Values per query of `query_among`; SQLite takes at least 999."""
+
+
+def query_among(connection: Connection, sql: str, values: Iterable[Any]) -> Iterator[Row]:
+    """The rows of a SELECT, which holds ``IN :values``, for any number of values."""
+    rest = iter(values)
+    while chunk := list(islice(rest, CHUNK)):
+        named = {f"v{index}": value for index, value in enumerate(chunk)}
+        yield from connection.query(sql.replace(":values", f"(:{', :'.join(named)})"), named)
 
 
 def connect(url: str, patience_seconds: float) -> Connection:

@@ -13,6 +13,9 @@ from prove.errors import ProveError
 from prove.store.connection import NONE, Params, Row
 from prove.store.tables import statements
 
+WRITER = 0x70726F7665
+"""PostgreSQL's advisory lock that PROVE's one writer holds: "prove" in ASCII."""
+
 
 class EngineConnection:
     """Any other database that SQLAlchemy knows, by its URL."""
@@ -58,12 +61,18 @@ class EngineConnection:
         with self._translated(), self.engine.begin() as link:
             self._inside = link
             try:
-                if self.tables() >= {"alembic_version"}:
-                    # The row lock makes this the one writer until the transaction ends, on any database.
-                    self.execute("UPDATE alembic_version SET version_num = version_num")
+                self._become_the_writer()
                 yield
             finally:
                 self._inside = None
+
+    def _become_the_writer(self) -> None:
+        """Wait until no other transaction of `writing` is open on the database."""
+        if self.engine.dialect.name == "postgresql":
+            # Also while there are no tables: several may find that at once, and one must create them.
+            self.query("SELECT pg_advisory_xact_lock(:lock)", {"lock": WRITER})
+        elif "alembic_version" in self.tables():
+            self.execute("UPDATE alembic_version SET version_num = version_num")  # the row is locked until the end
 
     def tables(self) -> set[str]:
         """Names of the tables that exist."""

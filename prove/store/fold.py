@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from math import isfinite
 from typing import Any
 
 from prove.spec.event import FailureKind, State
@@ -13,7 +14,7 @@ Event = Mapping[str, Any]
 
 LOST = "The worker ended without a word: it was killed, or its machine went down."
 
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 """What a line that is not an event of this PROVE raises."""
 
 _TERMINAL = (State.FINISHED, State.FAILED, State.CANCELLED)
@@ -31,6 +32,7 @@ class Progress:
         metrics: of the last checkpoint, in percent; empty until the run is finished.
         val_mIoU: mIoU of the latest validation, in percent; what a running run can show.
         best_mIoU: mIoU of the best checkpoint, in percent.
+        peak_memory_mib: most memory on the device; of the last attempt that finished, since the job's need stays.
     """
 
     state: State = State.PLANNED
@@ -47,6 +49,7 @@ class Progress:
     best_mIoU: float | None = None  # noqa: N815
     best_iteration: int | None = None
     train_seconds: float | None = None
+    peak_memory_mib: float | None = None
 
 
 def advance(progress: Progress, event: Event) -> Progress:
@@ -149,6 +152,7 @@ def _finished(event: Event) -> dict[str, Any]:
         "best_mIoU": optional(best["metrics"].get("mIoU")),
         "best_iteration": None if best["iteration"] is None else count(best["iteration"]),
         "train_seconds": optional(event["train_seconds"]),
+        "peak_memory_mib": optional(event.get("peak_memory_mib")),
     }
 
 
@@ -173,16 +177,16 @@ def _reached(progress: Progress, iteration: object) -> int:
 
 def count(value: object) -> int:
     """A whole number that fits a column; ValueError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise ValueError(f"{value!r} is not a whole number")
-    return value
+    if type(value) is int and 0 <= value < 2**31:  # a bool is not one
+        return value
+    raise ValueError(f"{value!r} is not a whole number")
 
 
-def real(value: object) -> float:
-    """A number; ValueError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{value!r} is not a number")
-    return float(value)
+def real(value: Any) -> float:
+    """A number; ValueError otherwise, also for those that JSON has no name for."""
+    if type(value) in (float, int) and isfinite(value):
+        return float(value)
+    raise ValueError(f"{value!r} is not a number")
 
 
 def optional(value: object) -> float | None:
@@ -192,4 +196,7 @@ def optional(value: object) -> float | None:
 
 def text(value: object) -> str:
     """A text that a database can hold: JSON's escapes can spell half a character, or a NUL, which it can't."""
-    return str(value).replace("\0", "").encode("utf-8", "replace").decode()
+    written = str(value)
+    if written.isascii() and "\0" not in written:
+        return written
+    return written.replace("\0", "").encode("utf-8", "replace").decode()

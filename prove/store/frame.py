@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prove.store.rows import COLUMNS
+from prove.spec.job import METRICS
+from prove.store.rows import COLUMNS, OUTCOME
 from prove.store.store import Store
 
 if TYPE_CHECKING:
@@ -36,6 +37,6 @@ def load(results: str | Path, experiment: str | None = None) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     for column in ("created_at", "updated_at", "started_at", "finished_at"):
         frame[column] = pd.to_datetime(frame[column].astype(float), unit="s", utc=True)
-    numbers = list(COLUMNS[COLUMNS.index("mIoU") :])
+    numbers = [*METRICS, *OUTCOME]
     frame[numbers] = frame[numbers].astype(float)
     return frame

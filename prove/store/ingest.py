@@ -3,244 +3,217 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from prove.errors import ProveError
 from prove.rundir import RunDir, read_json
 from prove.spec.event import State
-from prove.spec.job import METRICS, Job, canonical_json
-from prove.store.connection import Connection
+from prove.spec.job import Job
+from prove.store.connection import Connection, query_among
+from prove.store.deleted import owns, settle_deleted
 from prove.store.fold import MALFORMED, Progress
 from prove.store.news import News
-from prove.store.rows import ATTEMPT, SELECTED, Attempt, progress_of, run_row
+from prove.store.register import REGISTER, registration
+from prove.store.rows import ATTEMPT, RECORDED, Attempt, progress_of
+from prove.store.writing import UNREADABLE, Writing
+
+EVENTS = RunDir(Path()).events.name
 
 BATCH = 500
 """Run folders per transaction: short enough for another writer to get its turn, long enough to be quick."""
 
-EXCERPT = 500
-"""Characters kept of a line that could not be read."""
-
-REGISTER = """
-    INSERT INTO runs (key, job, dataset, model, strategy, loss, seed, max_iters, state, created_at, updated_at)
-    VALUES (:key, :job, :dataset, :model, :strategy, :loss, :seed, :max_iters, 'planned', :now, :now)
-    ON CONFLICT (key) DO UPDATE SET loss = excluded.loss
-"""
-
-PROBLEM = """
-    INSERT INTO problems (key, position, message, line, seen_at)
-    VALUES (:key, :position, :message, :line, :seen_at)
-    ON CONFLICT (key, position) DO NOTHING
-"""
-
-_FIELDS = tuple(name for name in Progress.__dataclass_fields__ if name != "metrics")
-
-_PROGRESS = "UPDATE runs SET {} WHERE id = :id".format(
-    ", ".join(f'"{name}" = :{name}' for name in (*_FIELDS, *METRICS))
-)
-
-_ATTEMPT = (
-    f"INSERT INTO attempts (run_id, {', '.join(ATTEMPT)}) "
-    f"VALUES (:run_id, {', '.join(f':{name}' for name in ATTEMPT)}) "
-    f"ON CONFLICT (run_id, number) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in ATTEMPT[1:])}"
-)
-
-_CURVE = """
-    INSERT INTO curves (run_id, split, iteration, payload) VALUES (:run_id, :split, :iteration, :payload)
-    ON CONFLICT (run_id, split, iteration) DO UPDATE SET payload = excluded.payload
-"""
-
-_RESULT = """
-    INSERT INTO results (run_id, checkpoint, scope, name, metric, value)
-    VALUES (:run_id, :checkpoint, :scope, :name, :metric, :value)
-"""
-
-_EVIDENCE = """
-    INSERT INTO evidence (run_id, payload) VALUES (:run_id, :payload)
-    ON CONFLICT (run_id) DO UPDATE SET payload = excluded.payload
-"""
-
-_INGEST = """
-    INSERT INTO ingest (run_id, position, size, mtime_ns, head) VALUES (:run_id, :position, :size, :mtime_ns, :head)
-    ON CONFLICT (run_id) DO UPDATE SET
-        position = excluded.position, size = excluded.size, mtime_ns = excluded.mtime_ns, head = excluded.head
-"""
-
-
-def registration(job: Job, loss_text: str, now: float) -> dict[str, Any]:
-    """The parameters of `REGISTER` for a job."""
-    return {
-        "key": job.key,
-        "job": canonical_json(job.to_dict()),
-        "dataset": job.dataset_name,
-        "model": job.model.name,
-        "strategy": job.strategy,
-        "loss": loss_text,
-        "seed": job.seed,
-        "max_iters": job.train.max_iters,
-        "now": now,
-    }
+HEAD = 4096
+"""Bytes in which the first line of a file is expected to end."""
 
 
 def ingest(connection: Connection, results: Path) -> int:
     """Record what all run folders have reported since the last time; how many events were new.
 
     Idempotent, and safe beside other ingesters: one writes at a time, and each looks again at how far the others got.
+    Where the database is the results folder's own, a run whose folder is gone is planned again.
     """
-    changed = sorted(_changed(connection, results))
+    changed, gone = _survey(connection, results)
     events = 0
     for start in range(0, len(changed), BATCH):
         with connection.writing():
-            events += sum(_ingest_run(connection, RunDir.of(results, key)) for key in changed[start : start + BATCH])
+            events += _ingest_runs(connection, results, changed[start : start + BATCH])
+    if gone and owns(connection, results):
+        settle_deleted(connection, results, gone)
     return events
 
 
-def _changed(connection: Connection, results: Path) -> Iterator[str]:
-    known = {
-        key: (size, mtime)
-        for key, size, mtime in connection.query(
-            "SELECT runs.key, ingest.size, ingest.mtime_ns FROM runs JOIN ingest ON ingest.run_id = runs.id"
-        )
-    }
-    for key, size, mtime in _event_files(results):
-        if known.get(key) != (size, mtime):
-            yield key
-
-
-def _event_files(results: Path) -> Iterator[tuple[str, int, int]]:
+def _survey(connection: Connection, results: Path) -> tuple[list[str], list[str]]:
+    """Folders with events that differ from what is recorded of them, and runs with recorded events without a folder."""
+    # The record must be older than the listing: otherwise a folder made between the two would look deleted.
+    known = _seen(connection)
     try:
-        folders = os.scandir(results / "runs")
-    except FileNotFoundError:
-        return
-    with folders:
-        for folder in folders:
-            try:
-                stat = os.stat(f"{folder.path}/events.jsonl")
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError:
-                yield folder.name, -1, -1  # reading it will fail as well, and report why
-                continue
-            yield folder.name, stat.st_size, stat.st_mtime_ns
+        folder = os.open(results / "runs", os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return [], []
+    try:
+        names = os.listdir(folder)
+        found = ((name, _event_file(folder, name)) for name in names)
+        changed = [name for name, file in found if file is not None and file != known.get(name)]
+    finally:
+        os.close(folder)
+    return sorted(changed), sorted(known.keys() - set(names))
 
 
-def _ingest_run(connection: Connection, run: RunDir) -> int:
-    found = connection.query(
-        f"SELECT {SELECTED}, runs.id, ingest.position, ingest.head "
-        "FROM runs LEFT JOIN ingest ON ingest.run_id = runs.id WHERE key = :key",
-        {"key": run.key},
+def _seen(connection: Connection) -> dict[str, tuple[int, int]]:
+    """Size and time of the events of each run when they were last read."""
+    rows = connection.query(
+        "SELECT runs.key, ingest.size, ingest.mtime_ns FROM runs JOIN ingest ON ingest.run_id = runs.id"
     )
-    if not found:
+    return {key: (size, mtime) for key, size, mtime in rows}
+
+
+def _event_file(folder: int, name: str) -> tuple[int, int] | None:
+    """Size and time of a run folder's events; None where there are none."""
+    try:
+        stat = os.stat(f"{name}/{EVENTS}", dir_fd=folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        return -1, -1  # reading it will fail as well, and report why
+    return stat.st_size, stat.st_mtime_ns
+
+
+class _Known(NamedTuple):
+    """What is recorded of a run: its row's id, where its events have brought it, and how far they were read."""
+
+    run_id: int
+    progress: Progress
+    position: int | None
+    head: str | None
+
+
+def _ingest_runs(connection: Connection, results: Path, keys: Sequence[str]) -> int:
+    writing = Writing(connection)
+    known = _known(connection, keys)
+    if new := _register(connection, results, [key for key in keys if key not in known], writing):
+        known |= _known(connection, new)
+    attempts = _attempts(connection, [run.run_id for run in known.values()])
+    folder, events, read = f"{results}/runs", 0, []
+    for key, run in known.items():
+        found = _ingest_run(f"{folder}/{key}/{EVENTS}", key, run, attempts.get(run.run_id, {}), writing)
+        if found is not None:
+            events += found
+            read.append(key)
+    _now_readable(connection, read)
+    writing.flush()
+    return events
+
+
+def _known(connection: Connection, keys: Iterable[str]) -> dict[str, _Known]:
+    rows = query_among(
+        connection,
+        f"SELECT {RECORDED}, runs.key, runs.id, ingest.position, ingest.head "
+        "FROM runs LEFT JOIN ingest ON ingest.run_id = runs.id WHERE key IN :values",
+        keys,
+    )
+    return {key: _Known(run_id, progress_of(values), position, head) for *values, key, run_id, position, head in rows}
+
+
+def _attempts(connection: Connection, run_ids: Iterable[int]) -> dict[int, dict[int, Attempt]]:
+    found: dict[int, dict[int, Attempt]] = {}
+    sql = f"SELECT run_id, {', '.join(ATTEMPT)} FROM attempts WHERE run_id IN :values"
+    for run_id, number, *rest in query_among(connection, sql, run_ids):
+        found.setdefault(run_id, {})[number] = Attempt(number, *rest)
+    return found
+
+
+def _register(connection: Connection, results: Path, keys: Iterable[str], writing: Writing) -> list[str]:
+    """Add the runs of these folders, as their ``job.json`` describes them; the keys of those that have a sound one."""
+    rows, now = [], time.time()
+    for run in (RunDir.of(results, key) for key in keys):
         try:
             job = Job.from_dict(read_json(run.job))
             if job.key != run.key:
                 raise ProveError(f"{run.job} is the job {job.key}, not {run.key}.")
-        except (ProveError, KeyError, TypeError, ValueError) as error:
-            _report(connection, run.key, -1, f"{run.job} is not a job of this PROVE: {error}", "")
-            return 0
-        connection.execute(REGISTER, registration(job, str(job.loss), time.time()))
-        return _ingest_run(connection, run)
-    (*values, run_id, position, head) = found[0]
-    news = News(progress_of(run_row(tuple(values))), {a.number: a for a in attempts_of(connection, run_id)})
+        except (ProveError, *MALFORMED) as error:
+            writing.report(run.key, UNREADABLE, f"{run.job} is not a job of this PROVE: {error}", "")
+        else:
+            rows.append(registration(job, str(job.loss), now))
+    connection.execute_many(REGISTER, rows)
+    return [row["key"] for row in rows]
+
+
+def _ingest_run(path: str, key: str, known: _Known, attempts: dict[int, Attempt], writing: Writing) -> int | None:
+    """How many events were new; None where they can't be read."""
     try:
-        file = open(run.events, "rb")  # noqa: SIM115 - closed below
+        tail = _tail(path, known)
     except FileNotFoundError:
-        return 0  # removed since it was listed
+        return None  # removed since it was listed
     except OSError as error:
-        _report(connection, run.key, -1, f"{run.events} can't be read ({error.strerror}).", "")
-        return 0
-    with file:
-        stat = os.fstat(file.fileno())
-        first = hashlib.blake2b(file.readline(), digest_size=16).hexdigest()
-        if position is None or first != head or stat.st_size < position:
-            # New, or written anew from its beginning: what was recorded before is not what this file says.
-            position = 0
-            _forget(connection, run_id, run.key)
-            news = News(Progress(state=_unstarted(news.progress.state)), {})
-        file.seek(position)
-        data = file.read()
-    end = data.rfind(b"\n") + 1
-    start = position
-    for line in data[:end].split(b"\n")[:-1]:
+        writing.report(key, UNREADABLE, f"{path} can't be read ({error.strerror}).", "")
+        return None
+    if tail.anew:
+        news = News(Progress(state=_unstarted(known.progress.state)), {}, eventful=True)
+        if known.position is not None:
+            writing.forget(known.run_id, key)
+    else:
+        news = News(known.progress, attempts)
+    position = tail.start
+    for line in tail.data[: tail.data.rfind(b"\n") + 1].split(b"\n")[:-1]:
         try:
-            news.take(json.loads(line))
+            news.take(line)
         except MALFORMED as error:
             message = f"Not an event that this PROVE knows ({type(error).__name__}: {error})."
-            _report(connection, run.key, start, message, line.decode("utf-8", "replace"))
-        start += len(line) + 1
-    if start > 0:
-        connection.execute("DELETE FROM problems WHERE key = :key AND position = -1", {"key": run.key})
-        _write(connection, run_id, news)
-        seen = {"position": start, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "head": first}
-        connection.execute(_INGEST, {"run_id": run_id, **seen})
+            writing.report(key, position, message, line.decode("utf-8", "replace"))
+        position += len(line) + 1
+    if position > 0 or known.position is not None:
+        news.catch_up()
+        # The size is less than the file's where a read falls short: it is looked at again.
+        size = tail.start + len(tail.data)
+        seen = {"position": position, "size": size, "mtime_ns": tail.mtime_ns, "head": tail.head}
+        writing.add(known.run_id, news, seen)
     return news.events
+
+
+class _Tail(NamedTuple):
+    """What a file holds beyond what was read of it; all of it where it is ``anew``.
+
+    Attributes:
+        anew: not read before, or written anew from its beginning: what was recorded is not what it says.
+        head: a hash of the first line, which tells whether it is still the file that was read before.
+    """
+
+    start: int
+    data: bytes
+    anew: bool
+    head: str
+    mtime_ns: int
+
+
+def _tail(path: str, known: _Known) -> _Tail:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        stat, head = os.fstat(file), _hash_of_first_line(file)
+        anew = known.position is None or head != known.head or stat.st_size < known.position
+        start = 0 if anew else known.position or 0
+        return _Tail(start, os.pread(file, stat.st_size - start, start), anew, head, stat.st_mtime_ns)
+    finally:
+        os.close(file)
+
+
+def _hash_of_first_line(file: int) -> str:
+    size = HEAD
+    while b"\n" not in (begun := os.pread(file, size, 0)) and len(begun) == size:
+        size *= 8
+    return hashlib.blake2b(begun[: begun.find(b"\n") + 1] or begun, digest_size=16).hexdigest()
+
+
+def _now_readable(connection: Connection, keys: Sequence[str]) -> None:
+    where = f"WHERE position = {UNREADABLE}"
+    were_not = {key for (key,) in connection.query(f"SELECT key FROM problems {where}")}
+    mended = [{"key": key} for key in keys if key in were_not]
+    connection.execute_many(f"DELETE FROM problems {where} AND key = :key", mended)
 
 
 def _unstarted(state: State) -> State:
     """The state of a run whose events are read from the beginning: what they can't say themselves stays."""
     return state if state in (State.QUEUED, State.CANCELLED) else State.PLANNED
-
-
-def _forget(connection: Connection, run_id: int, key: str) -> None:
-    for table in ("attempts", "results", "curves", "evidence", "ingest"):
-        connection.execute(f"DELETE FROM {table} WHERE run_id = :run_id", {"run_id": run_id})
-    connection.execute("DELETE FROM problems WHERE key = :key", {"key": key})
-
-
-def _write(connection: Connection, run_id: int, news: News) -> None:
-    run = {"run_id": run_id}
-    if news.restarted_from is not None:
-        connection.execute(
-            "DELETE FROM curves WHERE run_id = :run_id AND iteration > :iteration",
-            {**run, "iteration": news.restarted_from},
-        )
-        connection.execute("DELETE FROM results WHERE run_id = :run_id", run)
-        if news.restarted_from == 0:
-            connection.execute("DELETE FROM evidence WHERE run_id = :run_id", run)
-    write_progress(connection, run_id, news.progress)
-    connection.execute_many(_ATTEMPT, [{**run, **attempt.to_dict()} for attempt in news.attempts.values()])
-    connection.execute_many(
-        _CURVE,
-        [
-            {**run, "split": split, "iteration": iteration, "payload": payload}
-            for (split, iteration), payload in news.curves.items()
-        ],
-    )
-    if news.results:
-        connection.execute("DELETE FROM results WHERE run_id = :run_id", run)
-        connection.execute_many(
-            _RESULT,
-            [
-                {**run, "checkpoint": checkpoint, "scope": scope, "name": name, "metric": metric, "value": value}
-                for (checkpoint, scope, name, metric), value in news.results.items()
-            ],
-        )
-    if news.evidence is not None:
-        connection.execute(_EVIDENCE, {**run, "payload": news.evidence})
-
-
-def write_progress(connection: Connection, run_id: int, progress: Progress) -> None:
-    """Record a run's state."""
-    if progress.updated_at is None:
-        progress = replace(progress, updated_at=time.time())
-    values = {name: getattr(progress, name) for name in _FIELDS}
-    metrics = {metric: progress.metrics.get(metric) for metric in METRICS}
-    connection.execute(_PROGRESS, {"id": run_id, **values, **metrics})
-
-
-def attempts_of(connection: Connection, run_id: int) -> list[Attempt]:
-    """The attempts at a run, first to last."""
-    rows = connection.query(
-        f"SELECT {', '.join(ATTEMPT)} FROM attempts WHERE run_id = :run_id ORDER BY number", {"run_id": run_id}
-    )
-    return [Attempt(*row) for row in rows]
-
-
-def _report(connection: Connection, key: str, position: int, message: str, line: str) -> None:
-    values = {"key": key, "position": position, "message": message, "line": line[:EXCERPT], "seen_at": time.time()}
-    connection.execute(PROBLEM, values)

@@ -9,13 +9,14 @@ from pathlib import Path
 from prove.rundir import RunDir
 from prove.store.connection import Connection
 from prove.store.fold import LOST, settle
-from prove.store.ingest import write_progress
-from prove.store.rows import SELECTED, progress_of, run_row
+from prove.store.rows import RECORDED, progress_of
+from prove.store.writing import write_progress
 
 
 def reconcile(connection: Connection, results: Path) -> int:
     """Set runs whose worker on this machine died without a word to interrupted; how many those were.
 
+    Not those that a launch has taken on: whether it will start them again is for who knows launches to say.
     Only after `ingest`. A worker holds its folder from before its first event to after its last: where nobody holds it
     and no event has come since it was last read, nothing more will come.
     """
@@ -23,7 +24,7 @@ def reconcile(connection: Connection, results: Path) -> int:
         "SELECT runs.key, ingest.size FROM runs "
         "JOIN ingest ON ingest.run_id = runs.id "
         "JOIN attempts ON attempts.run_id = runs.id AND attempts.number = runs.attempts "
-        "WHERE runs.state = 'running' AND attempts.host = :host",
+        "WHERE runs.state = 'running' AND runs.launch IS NULL AND attempts.host = :host",
         {"host": socket.gethostname()},
     )
     dead = [key for key, size in rows if _is_dead(RunDir.of(results, key), size)]
@@ -42,14 +43,14 @@ def _is_dead(run: RunDir, ingested: int) -> bool:
 
 def _interrupt(connection: Connection, run: RunDir) -> int:
     rows = connection.query(
-        f"SELECT {SELECTED}, runs.id, ingest.size FROM runs JOIN ingest ON ingest.run_id = runs.id "
-        "WHERE key = :key AND state = 'running'",
+        f"SELECT {RECORDED}, runs.id, ingest.size FROM runs JOIN ingest ON ingest.run_id = runs.id "
+        "WHERE key = :key AND state = 'running' AND launch IS NULL",
         {"key": run.key},
     )
     if not rows or not _is_dead(run, rows[0][-1]):
         return 0  # somebody else has settled it, or started it again
     (*values, run_id, _) = rows[0]
-    progress = progress_of(run_row(tuple(values)))
+    progress = progress_of(values)
     write_progress(connection, run_id, settle(progress, alive=False))
     connection.execute(
         "UPDATE attempts SET ending = 'interrupted', ended_at = seen_at, reason = :reason "

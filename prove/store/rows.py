@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,8 +14,9 @@ from prove.store.fold import Progress
 
 IDENTITY = ("key", "dataset", "model", "strategy", "loss", "seed", "max_iters")
 PROGRESS = ("state", "failure", "message", "advice", "iteration", "attempts", "started_at", "finished_at")
-OUTCOME = ("val_mIoU", "best_mIoU", "best_iteration", "train_seconds")
-COLUMNS = (*IDENTITY, *PROGRESS, "created_at", "updated_at", *METRICS, *OUTCOME)
+OUTCOME = ("val_mIoU", "best_mIoU", "best_iteration", "train_seconds", "peak_memory_mib")
+CLAIM = ("launch", "task")
+COLUMNS = (*IDENTITY, *PROGRESS, "created_at", "updated_at", *METRICS, *OUTCOME, *CLAIM)
 """The columns of table ``runs`` that a `RunRow` holds, in its order; ``job`` apart, which is long."""
 
 
@@ -39,6 +40,9 @@ class RunRow:
         val_mIoU: mIoU of the latest validation, in percent, also while it runs.
         best_mIoU, best_iteration: of the best checkpoint.
         train_seconds: training time, validation included, over all attempts.
+        peak_memory_mib: most memory that it took on its device, by its last finished attempt.
+        launch: the open launch that has taken it on; None when nobody has.
+        task: which of that launch's tasks.
         job_json: the job's canonical JSON; empty where it was not asked for.
     """
 
@@ -64,6 +68,9 @@ class RunRow:
     best_mIoU: float | None  # noqa: N815
     best_iteration: int | None
     train_seconds: float | None
+    peak_memory_mib: float | None
+    launch: str | None
+    task: int | None
     job_json: str = field(default="", repr=False)
 
     @cached_property
@@ -73,10 +80,10 @@ class RunRow:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, the metrics by their own names beside the other fields."""
-        data = asdict(self)
-        metrics = data.pop("metrics")
-        del data["job_json"]
-        return {**data, **metrics}
+        return {name: getattr(self, name) for name in _PLAIN} | dict(self.metrics)
+
+
+_PLAIN = tuple(name for name in RunRow.__dataclass_fields__ if name not in ("metrics", "job_json"))
 
 
 def run_row(values: tuple[Any, ...]) -> RunRow:
@@ -91,24 +98,20 @@ def run_row(values: tuple[Any, ...]) -> RunRow:
     )
 
 
-def progress_of(row: RunRow) -> Progress:
-    """The progress that the events have brought a run to."""
-    return Progress(
-        state=row.state,
-        failure=row.failure,
-        message=row.message,
-        advice=row.advice,
-        iteration=row.iteration,
-        attempts=row.attempts,
-        updated_at=row.updated_at if row.attempts else None,
-        started_at=row.started_at,
-        finished_at=row.finished_at,
-        metrics=row.metrics,
-        val_mIoU=row.val_mIoU,
-        best_mIoU=row.best_mIoU,
-        best_iteration=row.best_iteration,
-        train_seconds=row.train_seconds,
-    )
+FIELDS = tuple(name for name in Progress.__dataclass_fields__ if name != "metrics")
+
+RECORDED = ", ".join(f'runs."{name}"' for name in (*FIELDS, *METRICS))
+"""The columns of table ``runs`` that hold a `Progress`, as SQL."""
+
+
+def progress_of(values: Sequence[Any]) -> Progress:
+    """The progress that the events have brought a run to, from the values of `RECORDED`."""
+    named = dict(zip(FIELDS, values, strict=False))
+    named["state"] = State(named["state"])
+    named["failure"] = _failure(named["failure"])
+    if not named["attempts"]:
+        named["updated_at"] = None
+    return Progress(**named, metrics=dict(zip(METRICS, values[len(FIELDS) :], strict=True)))
 
 
 def _failure(name: str | None) -> FailureKind | None:
@@ -143,7 +146,7 @@ class Attempt:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in ATTEMPT}
 
 
 ATTEMPT = tuple(Attempt.__dataclass_fields__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,12 @@ NETWORKED = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "gpfs", "beegfs", "afs", "ceph", "glusterfs", "9p", "fuse.sshfs"}
 )
 """File systems on which the shared memory of SQLite's write-ahead log does not reach other hosts."""
+
+CACHE_KIB = 65536
+"""Most memory for pages of the file: what a refresh of a thousand runs changes fits, and is written once."""
+
+SCARCE_BYTES = 1 << 20
+"""A disk with less room is full, for a database."""
 
 
 class SqliteConnection:
@@ -38,6 +45,7 @@ class SqliteConnection:
 
     def _prepare(self) -> None:
         self._link.execute("PRAGMA foreign_keys = ON")
+        self._link.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         (current,) = self._link.execute("PRAGMA journal_mode").fetchone()
         wanted = "delete" if file_system(self.path.parent) in NETWORKED else "wal"
         if current != wanted:
@@ -114,6 +122,7 @@ class SqliteConnection:
 
 def _operational(path: Path, error: sqlite3.OperationalError) -> ProveError:
     elsewhere = "name another with $PROVE_DB or --results DIR"
+    full = ProveError(f"The disk that holds {path} is full.", hint="Free some space; no result is lost.")
     match error.sqlite_errorcode & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return ProveError(f"The database {path} is locked by another process.", hint="Try again in a moment.")
@@ -123,7 +132,9 @@ def _operational(path: Path, error: sqlite3.OperationalError) -> ProveError:
                 hint=f"Check its permissions and those of its folder, or {elsewhere}.",
             )
         case sqlite3.SQLITE_FULL:
-            return ProveError(f"The disk that holds {path} is full.", hint="Free some space; no result is lost.")
+            return full
+        case sqlite3.SQLITE_IOERR if shutil.disk_usage(path.parent).free < SCARCE_BYTES:
+            return full  # the log's shared memory fails like this
     return ProveError(f"The database {path} can't be used ({error}).", hint=f"Check its disk, or {elsewhere}.")
 
 

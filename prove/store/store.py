@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,11 +12,13 @@ from typing import Any, Self
 from prove.errors import ProveError, unknown
 from prove.spec.event import State
 from prove.spec.job import Job
-from prove.store import schema
-from prove.store.connection import SQLITE, Connection, connect
-from prove.store.ingest import REGISTER, attempts_of, ingest, registration
+from prove.store import claims, schema
+from prove.store.claims import Claim, LaunchRow, Settlement
+from prove.store.connection import DATABASE, SQLITE, Connection, connect
+from prove.store.ingest import ingest
 from prove.store.reconcile import reconcile
-from prove.store.rows import SELECTED, Attempt, CurvePoint, Problem, ResultRow, RunRow, run_row
+from prove.store.register import register
+from prove.store.rows import ATTEMPT, SELECTED, Attempt, CurvePoint, Problem, ResultRow, RunRow, run_row
 
 PATIENCE_SECONDS = 30.0
 """How long to wait for another writer before giving up."""
@@ -31,7 +32,7 @@ _SELECT_WITH_JOB = f"SELECT {SELECTED}, runs.job FROM runs"
 
 def database_url(results: Path, url: str | None = None) -> str:
     """The database of a results folder: the URL given, or ``$PROVE_DB``, or ``prove.db`` in the folder."""
-    return url or os.environ.get("PROVE_DB") or f"{SQLITE}{Path(results) / 'prove.db'}"
+    return url or os.environ.get("PROVE_DB") or f"{SQLITE}{Path(results) / DATABASE}"
 
 
 class Store:
@@ -121,16 +122,8 @@ class Store:
         return self.run(job.key)
 
     def register(self, jobs: Iterable[tuple[Job, str]], experiment: str | None = None) -> None:
-        """`upsert` for many jobs, in one transaction."""
-        rows = [registration(job, loss_text, time.time()) for job, loss_text in jobs]
-        with self.connection.writing():
-            self.connection.execute_many(REGISTER, rows)
-            if experiment is not None:
-                self.connection.execute_many(
-                    "INSERT INTO experiments (name, run_id) SELECT :name, id FROM runs WHERE key = :key "
-                    "ON CONFLICT (name, run_id) DO NOTHING",
-                    [{"name": experiment, "key": row["key"]} for row in rows],
-                )
+        """`upsert` for many jobs, in one transaction; a stream of them is not gathered in memory."""
+        register(self.connection, jobs, experiment)
 
     def ingest(self) -> int:
         """Record what the run folders have reported since the last time; how many events were new."""
@@ -144,6 +137,44 @@ class Store:
         """`ingest`, then `reconcile`: what every command does before it reads."""
         self.ingest()
         self.reconcile()
+
+    # Who has taken on which run: see `prove.store.claims`
+
+    def claim(self, launch: LaunchRow, tasks: Mapping[str, int], states: Collection[State]) -> set[str]:
+        """Take on those of these runs (key: task) that nobody has and that are in these states; which those were."""
+        return claims.claim(self.connection, launch, tasks, states)
+
+    def reassign(self, launch_id: str, tasks: Mapping[str, int]) -> None:
+        """Give runs that a launch holds other tasks of it."""
+        claims.reassign(self.connection, launch_id, tasks)
+
+    def submitted(self, launch_id: str, slurm_jobs: Sequence[str]) -> None:
+        """Note the array jobs of a launch."""
+        claims.submitted(self.connection, launch_id, slurm_jobs)
+
+    def open_launches(self) -> list[LaunchRow]:
+        """The launches of which something may still start or run, oldest first."""
+        return claims.open_launches(self.connection)
+
+    def claims(self, launch_id: str | None = None) -> list[Claim]:
+        """The runs that open launches hold, or that one holds, by launch and task."""
+        return claims.claims(self.connection, launch_id)
+
+    def states(self, keys: Iterable[str]) -> dict[str, tuple[State, str | None]]:
+        """State and claiming launch of those of these runs that are registered."""
+        return claims.states(self.connection, keys)
+
+    def settle(self, settlements: Iterable[Settlement]) -> int:
+        """Record what has become of claimed runs, in one transaction; how many that concerned."""
+        return claims.settle(self.connection, self.results_folder, settlements)
+
+    def close_launch(self, launch_id: str) -> None:
+        """Note that nothing of a launch runs or will start; what it still holds is anybody's again."""
+        claims.close_launch(self.connection, launch_id)
+
+    def reset(self, keys: Iterable[str], to: State) -> int:
+        """Set runs that nobody holds, that don't run and are not finished, to planned or cancelled; how many."""
+        return claims.reset(self.connection, keys, to)
 
     # What is read
 
@@ -219,7 +250,11 @@ class Store:
 
     def attempts(self, key: str) -> list[Attempt]:
         """The attempts at a run, first to last."""
-        return attempts_of(self.connection, self._id(key))
+        rows = self.connection.query(
+            f"SELECT {', '.join(ATTEMPT)} FROM attempts WHERE run_id = :run_id ORDER BY number",
+            {"run_id": self._id(key)},
+        )
+        return [Attempt(*row) for row in rows]
 
     def results(self, key: str) -> list[ResultRow]:
         """All numbers of a finished run; empty before."""

@@ -56,8 +56,30 @@ runs = Table(
     Column("best_mIoU", Double),
     Column("best_iteration", Integer),
     Column("train_seconds", Double),
+    Column("launch", Text),
+    Column("task", Integer),
+    Column("peak_memory_mib", Double),
     Index("runs_by_state", "state"),
     Index("runs_by_cell", "dataset", "model", "strategy", "loss", "seed"),
+    Index("runs_by_launch", "launch"),
+    Index("runs_by_update", "updated_at"),
+)
+
+launches = Table(
+    "launches",
+    metadata,
+    Column("id", Text, nullable=False),
+    Column("launcher", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("user_name", Text, nullable=False),
+    Column("experiment", Text),
+    Column("created_at", Double, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("slurm_jobs", Text),
+    Column("closed_at", Double),
+    PrimaryKeyConstraint("id"),
+    sqlite_with_rowid=False,
 )
 
 attempts = Table(

@@ -1,9 +1,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,23 +29,7 @@ from tests.journal import (
     validated,
     whole_life,
 )
-
-TABLES = ("attempts", "results", "curves", "evidence")
-
-
-def rows(store: Store) -> dict[str, list]:
-    """Everything that events can bring about, without the times of looking."""
-    found: dict[str, list] = {table: store.connection.query(f"SELECT * FROM {table}") for table in TABLES}
-    found = {table: sorted(rows, key=repr) for table, rows in found.items()}
-    found["runs"] = [(run.to_dict() | {"created_at": 0}) for run in store.runs()]
-    found["problems"] = [problem.to_dict() for problem in store.problems()]
-    return found
-
-
-def ingested(results: Path) -> dict[str, list]:
-    with Store.open(results) as store:
-        store.ingest()
-        return rows(store)
+from tests.store.store_samples import CHUNKED, ingest_together, ingested, rows, run_python
 
 
 def test_a_whole_life(tmp_path: Path) -> None:
@@ -97,9 +78,6 @@ def test_again_changes_nothing(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         assert store.ingest() == 0
     assert ingested(tmp_path) == first
-
-
-CHUNKED = encoded(whole_life()[:8]) + b'{"kind": "tr\xff\n[1]\n\n' + encoded(whole_life()[8:])
 
 
 @settings(deadline=None, derandomize=True, max_examples=25)
@@ -222,39 +200,12 @@ def test_folders_without_a_row_and_folders_that_are_no_runs(tmp_path: Path) -> N
         assert len(store.problems()) == 2
 
 
-def run_python(code: str, *arguments: object) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
-
-
-INGESTER = """
-    import sys
-    from pathlib import Path
-    from prove.store import Store, ingest
-    ingest.BATCH = 1  # a transaction per run: as many chances to collide as can be
-    print("ready", flush=True)
-    sys.stdin.readline()
-    with Store.open(Path(sys.argv[1])) as store:
-        print(store.ingest())
-"""
-
-
 def test_two_ingesters_at_the_same_time(tmp_path: Path) -> None:
     many = [started(), *(train(i) for i in range(1, 200)), *whole_life()[1:]]
     for seed in range(20):
         make_run(tmp_path, many, seed)
     # Neither the database nor its tables exist: they also race to create them.
-    processes = [run_python(INGESTER, tmp_path) for _ in range(3)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    answers = [process.communicate(timeout=60)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0]
-    assert sum(map(int, answers)) == 20 * len(many)
+    assert sum(ingest_together(tmp_path, 3)) == 20 * len(many)
     alone = tmp_path / "alone"
     for seed in range(20):
         make_run(alone, many, seed)
@@ -318,17 +269,6 @@ def test_unread_news_forbid_to_conclude_that_a_worker_is_dead(tmp_path: Path) ->
         assert store.run(run.key).state is State.RUNNING
 
 
-def test_a_removed_folder_keeps_its_record(tmp_path: Path) -> None:
-    import shutil
-
-    run = make_run(tmp_path, whole_life())
-    with Store.open(tmp_path) as store:
-        store.refresh()
-        shutil.rmtree(run.path)
-        store.refresh()
-        assert store.run(run.key).state is State.FINISHED
-
-
 def test_the_same_rows_through_sqlalchemy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     direct, engine = tmp_path / "direct", tmp_path / "engine"
     for results in (direct, engine):
@@ -346,3 +286,94 @@ def test_the_same_rows_through_sqlalchemy(tmp_path: Path, monkeypatch: pytest.Mo
         store.upsert(make_job(seed=9), "ce", experiment="loss_ablation")
         assert store.counts("loss_ablation") == {State.PLANNED: 1}
         assert RunDir.of(engine, store.run(make_job(seed=9).key).key).events.exists() is False
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        json.dumps({**train(5), "iteration": None}),
+        json.dumps({**validated(5), "iteration": None}),
+        json.dumps({**train(5), "time": float("nan")}),
+        json.dumps({**finished(), "train_seconds": float("inf")}),
+        '{"kind": "train", "time": 1.0, "attempt": 1, "iteration": 5, "deep": ' + "[" * 100_000,
+    ],
+)
+def test_events_that_no_table_could_hold_are_problems(tmp_path: Path, line: str) -> None:
+    run = make_run(tmp_path, encoded([started()]) + line.encode() + b"\n" + encoded([train(6)]))
+    with Store.open(tmp_path) as store:
+        assert store.ingest() == 2
+        assert (store.run(run.key).state, store.run(run.key).iteration) == (State.RUNNING, 6)
+        assert [problem.position for problem in store.problems(run.key)] == [len(encoded([started()]))]
+
+
+def test_a_long_first_line_tells_files_apart(tmp_path: Path) -> None:
+    def begun(note: str) -> bytes:
+        return encoded([{**started(), "note": "x" * 9000 + note}])
+
+    run = make_run(tmp_path, begun("one") + encoded([train(5)]))
+    with Store.open(tmp_path) as store:
+        store.ingest()
+        with open(run.events, "ab") as file:
+            file.write(encoded([train(6)]))
+        assert store.ingest() == 1
+        run.events.write_bytes(begun("two") + encoded([train(6), train(7)]))
+        assert store.ingest() == 3
+        assert [point.iteration for point in store.curve(run.key)] == [6, 7]
+
+
+def test_followed_runs_are_written_as_if_read_at_once(tmp_path: Path) -> None:
+    """Reports of training alone go a shorter way into the tables."""
+    seeds, events = range(3), [started(), *(train(i) for i in range(1, 12))]
+    bit_by_bit, at_once = tmp_path / "bit", tmp_path / "once"
+    runs = [make_run(bit_by_bit, events[:2], seed) for seed in seeds]
+    with Store.open(bit_by_bit) as store:
+        store.ingest()
+        for number in range(2, len(events)):
+            for run in runs[: 1 + number % 3]:
+                with open(run.events, "ab") as file:
+                    file.write(encoded(events[number : number + 1]))
+            store.ingest()
+        for run in runs:
+            make_run(at_once, run.events.read_bytes(), store.run(run.key).seed)
+        found = rows(store)
+    expected = ingested(at_once)
+    for each in (found, expected):
+        each["runs"] = sorted(each["runs"], key=lambda run: run["key"])
+    assert found == expected
+    assert len(found["curves"]) == 11 + 8 + 5
+
+
+def test_the_memory_that_a_run_needed_is_kept(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [started(), {**finished(), "peak_memory_mib": 812.5}])
+    with Store.open(tmp_path) as store:
+        store.ingest()
+        assert store.run(run.key).peak_memory_mib == 812.5
+        with open(run.events, "ab") as file:
+            file.write(encoded([started(60.0, attempt=2)]))
+        store.ingest()
+        assert store.run(run.key).peak_memory_mib == 812.5
+
+
+@pytest.mark.parametrize(
+    "job", ["[]", '{"schema": 1, "loss": [{"name": "ce", "weight": {}, "params": []}]}', "[" * 99_999]
+)
+def test_a_job_that_cannot_be_read_is_a_problem(tmp_path: Path, job: str) -> None:
+    run = make_run(tmp_path, whole_life())
+    run.job.write_text(job)
+    with Store.open(tmp_path) as store:
+        store.refresh()
+        assert store.runs() == []
+        assert [problem.position for problem in store.problems()] == [-1]
+
+
+def test_events_that_are_no_file_are_a_problem_until_they_are(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    run.events.mkdir()
+    with Store.open(tmp_path) as store:
+        store.refresh()
+        assert "can't be read (Is a directory)" in store.problems(run.key)[0].message
+        run.events.rmdir()
+        make_run(tmp_path, whole_life())
+        store.refresh()
+        assert store.problems() == []
+        assert store.run(run.key).state is State.FINISHED

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -5,7 +6,7 @@ import pytest
 
 import prove
 from prove.errors import ProveError
-from prove.spec import METRICS
+from prove.spec import METRICS, Job
 from prove.spec.event import State
 from prove.store import Store
 from tests.journal import finished, make_job, make_run, started, whole_life
@@ -20,6 +21,23 @@ def test_registering_twice_is_one_run(tmp_path: Path) -> None:
         assert again.created_at == first.created_at
         assert [run.loss for run in store.runs()] == ["ce + 0.3*focal(gamma=2)"]
         assert again.job == job
+
+
+def test_a_stream_of_jobs_is_registered_whole_or_not_at_all(tmp_path: Path) -> None:
+    def stream(last: int) -> Iterator[tuple[Job, str]]:
+        for seed in range(last):
+            yield make_job(seed), "ce"
+        raise ProveError("seed 4711 is not a seed")
+
+    with Store.open(tmp_path) as store:
+        with pytest.raises(ProveError, match="4711"):
+            store.register(stream(2500), "ablation")
+        assert (store.counts(), store.experiments()) == ({}, [])
+        store.register(((make_job(seed), "ce") for seed in range(2500)), "ablation")
+        store.register(((make_job(seed), "ce") for seed in range(2600)), "ablation")
+        assert store.counts("ablation") == {State.PLANNED: 2600}
+        run = store.run(make_job(17).key)
+        assert (run.seed, run.dataset, run.model, run.job) == (17, "SynthStreet", "fcn_tiny", make_job(17))
 
 
 def test_registering_again_keeps_the_outcome(tmp_path: Path) -> None:
