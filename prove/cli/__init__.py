@@ -10,13 +10,21 @@ from prove.cli.lazy import Entry, LazyGroup
 
 COMMANDS = (
     Entry("run", "prove.cli.run:run", "Train, evaluate and record one job."),
-    Entry("status", "prove.cli.state:status", "Show the runs: how many are in which state, and their mIoU."),
+    Entry("sweep", "prove.cli.sweep:sweep", "Turn a matrix into a finished set of runs."),
+    Entry(
+        "status",
+        "prove.cli.state:status",
+        "Show the runs: their states, their mIoU, what failed and why.",
+    ),
+    Entry("watch", "prove.cli.watch:watch", "Follow the runs until none is queued or running."),
     Entry("show", "prove.cli.show:show", "Show all that is known of one run."),
     Entry("logs", "prove.cli.logs:logs", "Show the end of a run's log, and follow it."),
+    Entry("cancel", "prove.cli.control:cancel", "Call off runs: waiting ones don't start, running ones stop."),
+    Entry("retry", "prove.cli.control:retry", "Launch failed and cancelled runs again."),
     Entry("config", "prove.cli.config:config", "Show the MMSegmentation config that a job would train."),
     Entry("losses", "prove.cli.losses:app", "Definitions, defaults and sources of the losses."),
     Entry("data", "prove.cli.data:app", "Datasets: list, check, count, draw."),
-    Entry("db", "prove.cli.db:app", "Look at the database of a results folder, and upgrade it."),
+    Entry("db", "prove.cli.db:app", "Look at the database, upgrade it, exchange runs with others."),
     Entry("doctor", "prove.cli.doctor:doctor", "Show what this machine has and what is missing, with the fix."),
 )
 

@@ -39,6 +39,8 @@ def doctor(results: ResultsOption = RESULTS, json_output: JsonOption = False) ->
         _stack(),
         _operators(),
         _gpu(),
+        _launchers(),
+        _database(),
         _cache(),
         _results(results),
         *_data(),
@@ -92,6 +94,33 @@ def _gpu() -> Finding:
     if outcome.returncode != 0:
         return Finding("GPU", False, outcome.stdout.strip() or outcome.stderr.strip(), "Mend the NVIDIA driver.")
     return Finding("GPU", True, outcome.stdout.strip().replace("\n", "; "))
+
+
+def _launchers() -> Finding:
+    """Where sweeps can train: always here, and on SLURM if it answers."""
+    tool = shutil.which("sbatch")
+    if tool is None:
+        return Finding("launchers", True, "local; no SLURM here")
+    try:
+        outcome = subprocess.run(
+            ["scontrol", "--oneliner", "ping"], capture_output=True, text=True, check=False, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return Finding("launchers", False, "local; SLURM is installed but does not answer", "Ask its administrator.")
+    if outcome.returncode != 0 or "UP" not in outcome.stdout:
+        said = " ".join((outcome.stdout or outcome.stderr).split())
+        return Finding("launchers", True, f"local; SLURM is installed, its controller is not up ({said[:80]})")
+    return Finding("launchers", True, "local, slurm")
+
+
+def _database() -> Finding:
+    url = os.environ.get("PROVE_DB", "")
+    if not url.startswith("postgresql"):
+        return Finding("database", True, "SQLite" if not url else "named by $PROVE_DB")
+    driver = url.partition(":")[0].partition("+")[2] or "psycopg2"
+    if importlib.util.find_spec(driver) is None:
+        return Finding("database", False, f"PostgreSQL, but no {driver}", "Install it: pip install 'psycopg[binary]'")
+    return Finding("database", True, f"PostgreSQL by {driver}")
 
 
 def _cache() -> Finding:

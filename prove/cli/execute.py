@@ -9,9 +9,8 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from prove.catalog.losses import short
 from prove.catalog.user_terms import terms_of
@@ -21,8 +20,10 @@ from prove.cli.request import Plan, with_weights
 from prove.data.check import check
 from prove.data.manifest import fingerprint
 from prove.errors import ProveError
+from prove.launch.prepare import prepare as write_run
+from prove.launch.settle import refresh
 from prove.launch.worker import events_since, follow, start_worker
-from prove.rundir import RunDir, read_json, write_atomically, write_json
+from prove.rundir import RunDir, read_json
 from prove.spec.event import State
 from prove.store import Store
 
@@ -66,14 +67,20 @@ def execute(plan: Plan, results: Path, *, restart: bool, progress: Progress) -> 
             f"Run {run.key} is being trained by another process.", hint=f"Follow it with `prove logs {run.key} -f`."
         )
     with Store.open(results) as store:
-        store.upsert(plan.job, short(plan.job.loss))
+        refresh(store)
+        claimed = store.upsert(plan.job, short(plan.job.loss)).launch
+        if claimed is not None:
+            raise ProveError(
+                f"Run {run.key} is in the hands of launch {claimed}, which will start it.",
+                hint=f"Follow it with `prove watch`, or take it back with `prove cancel {run.key}`.",
+            )
         if restart:
             set_aside(run)
         prepare(run, plan)
         before = _size(run.events)
         complaint = train(run, progress)
         settle_restart(run)
-        store.refresh()
+        refresh(store)
         row = store.run(run.key)
     if not events_since(run, before) or row.state not in ENDED:
         kept = f"Nothing has changed: the run is {row.state} as before." if row.state in ENDED else ""
@@ -88,7 +95,7 @@ def finished_row(plan: Plan, results: Path) -> RunRow | None:
     if Store.holds_nothing(results):
         return None
     with Store.open(results) as store:
-        store.refresh()
+        refresh(store)
         row = store.find(plan.job.key)
         if row is None or row.state is not State.FINISHED:
             return None
@@ -102,14 +109,14 @@ def require_same_data(plan: Plan, run: RunDir) -> None:
         ProveError: they differ, or the run folder no longer says what it was trained on.
     """
     ways_out = "Train on these with --restart, which replaces that run, or beside it with another --results DIR."
-    trained_on = read_json(run.env).get("data_fingerprint") if run.env.exists() else None
-    if trained_on is None:
+    before = trained_on(run)
+    if before is None:
         raise ProveError(
             f"Run {run.key} is finished, but {run.env} no longer says what images and labels it was trained on.",
             hint=ways_out,
         )
     now = {"train": fingerprint(plan.dataset.train), "val": fingerprint(plan.dataset.val)}
-    changed = [split for split, value in now.items() if trained_on.get(split) != value]
+    changed = [split for split, value in now.items() if before.get(split) != value]
     if changed:
         raise ProveError(
             f"Run {run.key} was trained on other images or labels under the same name: the {' and '.join(changed)} "
@@ -118,26 +125,26 @@ def require_same_data(plan: Plan, run: RunDir) -> None:
         )
 
 
+def trained_on(run: RunDir) -> dict[str, str] | None:
+    """Fingerprints of the images and labels that a run was trained and validated on, by split; None if it can't say."""
+    found = read_json(run.env).get("data_fingerprint") if run.env.exists() else None
+    return found if isinstance(found, dict) else None
+
+
 def prepare(run: RunDir, plan: Plan, *, proof_only: bool = False) -> None:
     """Write what the worker reads.
 
     Args:
         proof_only: prove the wiring and train nothing.
     """
-    write_json(run.job, plan.job.to_dict())
-    placement = dataclasses.asdict(plan.placement)
-    write_json(run.launch, {"launcher": "local", "placement": placement, "proof_only": proof_only})
-    if plan.model_config is not None:
-        text = plan.model_config.encode()
-        write_atomically(run.model_config, lambda file: file.write(text))
-    for term in terms_of(plan.job.loss):
-        run.terms.mkdir(exist_ok=True)
-        for path, content in zip(run.term_files(term.name), (term.text.encode(), term.python), strict=True):
-            write_atomically(path, partial(_put, content))
-
-
-def _put(content: bytes, file: IO[bytes]) -> None:
-    file.write(content)
+    write_run(
+        run,
+        plan.job.to_dict(),
+        dataclasses.asdict(plan.placement),
+        model_config=None if plan.model_config is None else plan.model_config.encode(),
+        terms={term.name: (term.text.encode(), term.python) for term in terms_of(plan.job.loss)},
+        proof_only=proof_only,
+    )
 
 
 def set_aside(run: RunDir) -> None:

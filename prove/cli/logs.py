@@ -12,6 +12,7 @@ import typer
 
 from prove.cli.options import RESULTS, JsonOption, ResultsOption, notes, print_json
 from prove.errors import ProveError
+from prove.launch.settle import refresh
 from prove.rundir import RunDir
 from prove.spec.event import State
 from prove.store import RunRow, Store
@@ -32,7 +33,7 @@ def logs(
     if follow and json_output:
         raise ProveError("--follow and --json exclude each other.", hint="Leave one of them out.")
     with Store.open_existing(results) as store:
-        store.refresh()
+        refresh(store)
         run = store.run(key)
         path = RunDir.of(results, run.key).log
         position, tail = _tail(path, lines)
@@ -55,7 +56,7 @@ def _follow(store: Store, run: RunRow, path: Path, position: int) -> None:
             notes().print(f"{run.key} is {run.state}{f': {run.message}' if run.message else ''}")
             return
         time.sleep(POLL_SECONDS)
-        store.refresh()
+        refresh(store)
         run = store.run(run.key)
 
 

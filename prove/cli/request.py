@@ -93,7 +93,24 @@ class Planner:
         self._train = cache(self._resolve_train)
         self._sound = cache(self._require_sound)
         self._open = cache(self._resolve_open)
-        self._terms = cache(register_terms)
+        self.register = cache(register_terms)
+
+    def require_known(self, name: str, value: Any) -> None:
+        """Refuse a dataset, model, strategy or loss that does not exist; other settings are not looked at.
+
+        Raises:
+            ProveError: it does not; names the nearest.
+        """
+        if name == "dataset":
+            self._source(value)
+        elif name == "model":
+            self._model(value)
+        elif name == "strategy":
+            STRATEGIES.get(value)
+        elif name == "loss":
+            resolve(parse(value))
+        elif name == "aux_loss":
+            from_aux(value)
 
     def job(self, request: RunRequest) -> Job:
         """The job that is asked for; the dataset need not be on this machine.
@@ -102,7 +119,7 @@ class Planner:
             ProveError: an unknown name, an impossible setting.
         """
         if request.terms:
-            self._terms(tuple(request.terms))
+            self.register(tuple(request.terms))
         _, reference, _ = self._model(request.model)
         _, _, canonical = self._source(request.dataset)
         train = self._train(_shared(request, _TRAIN))

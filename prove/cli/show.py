@@ -22,6 +22,7 @@ from prove.cli.tables import (
     plain_table,
     verdict,
 )
+from prove.launch.settle import refresh
 from prove.rundir import RunDir, read_json
 from prove.store import Attempt, Problem, ResultRow, RunRow, Store
 
@@ -56,7 +57,7 @@ def show(
     Its job and state, the attempts, the wiring proof, the results by condition and class, its files, the environment.
     """
     with Store.open_existing(results) as store:
-        store.refresh()
+        refresh(store)
         dossier = gather(store, key, results)
     if json_output:
         print_json(as_json(dossier))

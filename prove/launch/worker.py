@@ -30,7 +30,7 @@ def follow(run: RunDir, worker: subprocess.Popen[bytes], start: int) -> Iterator
     position = start
     while True:
         ended = worker.poll() is not None
-        events, position = _read(run, position)
+        events, position = read_events(run, position)
         yield from events
         if ended:
             return
@@ -43,11 +43,11 @@ def follow(run: RunDir, worker: subprocess.Popen[bytes], start: int) -> Iterator
 
 def events_since(run: RunDir, start: int) -> list[dict[str, Any]]:
     """Events of a run folder from byte ``start`` on; a last line without its end is left out."""
-    return _read(run, start)[0]
+    return read_events(run, start)[0]
 
 
-def _read(run: RunDir, start: int) -> tuple[list[dict[str, Any]], int]:
-    """The events from a byte on, and where the last of them ends."""
+def read_events(run: RunDir, start: int) -> tuple[list[dict[str, Any]], int]:
+    """Events of a run folder from a byte on, and where they end; a last line without its end is left out."""
     try:
         with open(run.events, "rb") as file:
             file.seek(start)

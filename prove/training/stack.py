@@ -56,6 +56,16 @@ def set_threads(count: int) -> None:
     cv2.setNumThreads(0)
 
 
+def see_devices() -> None:
+    """Has MMEngine and mmcv look for CUDA again: what they found on import was true before this process was forked."""
+    import mmcv.ops.multi_scale_deform_attn as deformable
+    import mmengine.device.utils as device
+
+    there = torch.cuda.is_available()
+    device.DEVICE = "cuda" if there else "cpu"
+    deformable.IS_CUDA_AVAILABLE = there
+
+
 class _Mute:
     """Drops what is written to a stream until ``active`` is false, and passes everything else on.
 

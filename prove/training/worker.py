@@ -32,7 +32,7 @@ from prove.training.guard import Diverged
 from prove.training.recorder import Recorder
 from prove.training.runner import ProveRunner, load_checkpoint
 from prove.training.session import Interrupted, ProofHolds, Session
-from prove.training.stack import quiet_known_warnings, set_threads
+from prove.training.stack import quiet_known_warnings, see_devices, set_threads
 
 
 def attempt(run: RunDir, recorder: Recorder) -> int:
@@ -53,6 +53,7 @@ def attempt(run: RunDir, recorder: Recorder) -> int:
         placement = Placement(**launch["placement"])
         quiet_known_warnings()
         set_threads(placement.threads)
+        see_devices()
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
         if placement.cuda and not torch.cuda.is_available():

@@ -1,0 +1,301 @@
+"""From an experiment to what there is to do: its jobs, which of them are new, and what a launch needs of each."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prove.catalog.losses import short
+from prove.catalog.user_terms import terms_of
+from prove.cli.execute import trained_on
+from prove.cli.own_terms import require_sound
+from prove.cli.request import Plan, Planner, RunRequest, with_weights
+from prove.data.check import check
+from prove.data.manifest import fingerprint
+from prove.errors import ProveError
+from prove.launch.folder import Assignment
+from prove.rundir import RunDir, read_json
+from prove.spec import Job
+from prove.spec.event import State
+from prove.store import Store
+from prove.store.cells import CellGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prove.spec.experiment import Experiment
+    from prove.store.accounting import Rates
+
+CHUNK = 2000
+"""Jobs that are looked up at a time."""
+
+NEW = "new"
+"""What a job is that the database does not know."""
+
+CLAIMED = "in another launch's hands"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A job that is to be run, and the request that says where."""
+
+    request: RunRequest
+    job: Job
+
+
+@dataclass
+class Census:
+    """What became of a matrix's jobs when they were looked up.
+
+    Attributes:
+        states: jobs by group and state (`NEW` or a `State`).
+        total: jobs, each key once.
+        repeated: cells whose job another cell is already.
+        seconds: training time that what is not finished is expected to take, as far as it can be known.
+        unknown: jobs not finished of which no time is known.
+    """
+
+    states: dict[CellGroup, Counter[str]]
+    total: int = 0
+    repeated: int = 0
+    seconds: float = 0.0
+    unknown: int = 0
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Jobs by state."""
+        return sum(self.states.values(), Counter())
+
+
+def require_known(experiment: Experiment, planner: Planner) -> None:
+    """Refuse names and objectives that do not exist, each with its place in the experiment's file.
+
+    Raises:
+        ProveError: the first of them.
+    """
+    planner.register(tuple(str(path) for path in experiment.terms))
+    for name, value, _ in experiment.values():
+        try:
+            planner.require_known(name, value)
+        except ProveError as error:
+            raise experiment.error(name, value, error) from error
+
+
+def jobs(experiment: Experiment, planner: Planner) -> Iterator[Wanted]:
+    """The jobs of an experiment, lazily, in the order of its matrix; two cells may be one job.
+
+    Raises:
+        ProveError: a cell is impossible; says which.
+    """
+    base = RunRequest(terms=tuple(str(path) for path in experiment.terms) or None)
+    for cell in experiment.cells():
+        request = dataclasses.replace(base, **cell)
+        try:
+            yield Wanted(request, planner.job(request))
+        except ProveError as error:
+            raise ProveError(f"{error.message}\nThis is the cell {_described(request)}.", hint=error.hint) from error
+
+
+def _described(request: RunRequest) -> str:
+    default = RunRequest()
+    named = {field.name: getattr(request, field.name) for field in dataclasses.fields(request)}
+    changed = [f"{name}={value}" for name, value in named.items() if value != getattr(default, name)]
+    return ", ".join(changed) or "of defaults alone"
+
+
+def survey(
+    wanted: Iterable[Wanted], states_of: Callable[[Sequence[str]], Mapping[str, tuple[State, str | None]]], rates: Rates
+) -> tuple[Census, Iterator[Wanted]]:
+    """Look up the jobs of a matrix, some thousand at a time.
+
+    Args:
+        states_of: state and claiming launch of those keys that are registered.
+        rates: how long runs like these took.
+
+    Returns:
+        the census, complete once the iterator is used up, and the jobs, each key once.
+    """
+    census = Census({})
+    return census, _surveyed(wanted, states_of, rates, census)
+
+
+def _surveyed(
+    wanted: Iterable[Wanted],
+    states_of: Callable[[Sequence[str]], Mapping[str, tuple[State, str | None]]],
+    rates: Rates,
+    census: Census,
+) -> Iterator[Wanted]:
+    seen: set[str] = set()
+    groups: dict[CellGroup, CellGroup] = {}
+    text_of = cache(short)
+    rest = iter(wanted)
+    while chunk := list(islice(rest, CHUNK)):
+        fresh = []
+        for each in chunk:
+            if each.job.key in seen:
+                census.repeated += 1
+            else:
+                seen.add(each.job.key)
+                fresh.append(each)
+        known = states_of([each.job.key for each in fresh])
+        for each in fresh:
+            job = each.job
+            group = CellGroup(job.dataset_name, job.model.name, job.strategy, text_of(job.loss))
+            state = known[job.key][0].value if job.key in known else NEW
+            census.states.setdefault(groups.setdefault(group, group), Counter())[state] += 1
+            census.total += 1
+            if state != State.FINISHED:
+                seconds = rates.seconds(job, group.loss)
+                census.unknown += seconds is None
+                census.seconds += seconds or 0.0
+            yield each
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a launch needs: the assignments, and the files that they share."""
+
+    assignments: tuple[Assignment, ...]
+    files: Mapping[str, bytes]
+
+
+def prepare(wanted: Sequence[Wanted], planner: Planner, rates: Rates, say: Callable[[str], None]) -> Prepared:
+    """Check everything that runs need and that can be checked before they start.
+
+    Each dataset is read once, each of the user's own terms is executed once, each pretrained backbone is fetched once.
+
+    Raises:
+        ProveError: a dataset is not there or has faults, a term can't be used, weights can't be had.
+    """
+    files: dict[str, bytes] = {}
+    checked: set[tuple[str, str | None]] = set()
+    weights: dict[str | None, Plan] = {}
+    sound: set[str] = set()
+    assignments = []
+    for each in wanted:
+        # What this machine has is not what the one has that will train: there, the slot says.
+        plan = planner.plan(dataclasses.replace(each.request, device="cpu"))
+        place = (each.request.dataset, each.request.data_root)
+        if place not in checked:
+            checked.add(place)
+            images = sum(len(split) for split in plan.dataset.splits)
+            say(f"checking {images} images of {plan.job.dataset_name} (only what has changed is read)")
+            check(plan.dataset).raise_if_bad()
+        own = terms_of(plan.job.loss)
+        require_sound([term for term in own if term.name not in sound])
+        sound.update(term.name for term in own)
+        for term in own:
+            files[f"{term.name}.yaml"], files[f"{term.name}.py"] = term.text.encode(), term.python
+        source = plan.placement.weights
+        if source not in weights:
+            weights[source] = with_weights(plan, say)
+        placement = dataclasses.replace(
+            plan.placement, weights=weights[source].placement.weights, cuda=each.request.device != "cpu"
+        )
+        config = None
+        if plan.model_config is not None:
+            content = plan.model_config.encode()
+            config = f"{hashlib.sha256(content).hexdigest()[:16]}.py"
+            files[config] = content
+        assignments.append(
+            Assignment(
+                key=each.job.key,
+                job=each.job.to_dict(),
+                placement=dataclasses.asdict(placement),
+                model_config=config,
+                terms=tuple(term.name for term in own),
+                peak_memory_mib=rates.peak_memory_mib(each.job),
+            )
+        )
+    return Prepared(tuple(assignments), files)
+
+
+def names_of(wanted: Iterable[Job]) -> dict[str, str]:
+    """What to call each of these jobs, by key: its objective, its seed, and what else they differ in."""
+    facts = {job.key: _facts(job) for job in wanted}
+    varying = {
+        name
+        for name in {name for each in facts.values() for name in each}
+        if name in ("loss", "seed") or len({each.get(name) for each in facts.values()}) > 1
+    }
+    return {
+        key: ", ".join(value if name in _BARE else f"{name} {value}" for name, value in each.items() if name in varying)
+        for key, each in facts.items()
+    }
+
+
+_BARE = ("dataset", "model", "strategy", "loss")
+"""Facts that need no name beside them."""
+
+
+def _facts(job: Job) -> dict[str, str]:
+    train = {name: str(value) for name, value in vars(job.train).items()}
+    named = {"dataset": job.dataset_name, "model": job.model.name, "strategy": job.strategy}
+    return {**named, "loss": short(job.loss), **train, "seed": str(job.seed)}
+
+
+def require_same_data(missing: Sequence[Wanted], finished: Sequence[Wanted], planner: Planner, results: Path) -> None:
+    """Refuse to train runs beside finished ones that saw other images or labels under the same name.
+
+    Args:
+        missing: the runs that are to be trained; only their datasets are looked at.
+        finished: the finished runs of the same matrix.
+
+    Raises:
+        ProveError: a finished run was trained on something else, or no longer says on what.
+    """
+    here: dict[str, dict[str, str]] = {}
+    for each in missing:
+        if each.job.dataset_name not in here:
+            dataset = planner.plan(dataclasses.replace(each.request, device="cpu")).dataset
+            here[each.job.dataset_name] = {"train": fingerprint(dataset.train), "val": fingerprint(dataset.val)}
+    other: dict[str, list[str]] = {}
+    for each in finished:
+        now = here.get(each.job.dataset_name)
+        if now is not None and trained_on(RunDir.of(results, each.job.key)) != now:
+            other.setdefault(each.job.dataset_name, []).append(each.job.key)
+    for name, keys in other.items():
+        named = ", ".join(keys[:3]) + ", ..." * (len(keys) > 3)
+        raise ProveError(
+            f"{len(keys)} finished runs of this matrix were trained on other images or labels under the name {name} "
+            f"than are here now, or no longer say on which: {named}. New runs could not be compared to them.",
+            hint="Bring the data back, or sweep into another folder with --results DIR.",
+        )
+
+
+def of_run_folders(store: Store, keys: Sequence[str]) -> Prepared:
+    """What it takes to run these again, from what their folders hold.
+
+    Raises:
+        ProveError: a run has no folder, or not all of what it was started with.
+    """
+    assignments, files = [], {}
+    for key in keys:
+        run = RunDir.of(store.results_folder, key)
+        launch: dict[str, Any] = read_json(run.launch)
+        config = None
+        if run.model_config.exists():
+            content = run.model_config.read_bytes()
+            config = f"{hashlib.sha256(content).hexdigest()[:16]}.py"
+            files[config] = content
+        names = [path.stem for path in run.saved_terms()]
+        for name in names:
+            for path in run.term_files(name):
+                files[path.name] = Path(path).read_bytes()
+        assignments.append(
+            Assignment(
+                key=key,
+                job=read_json(run.job),
+                placement=launch["placement"],
+                model_config=config,
+                terms=tuple(names),
+            )
+        )
+    return Prepared(tuple(assignments), files)

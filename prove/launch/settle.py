@@ -1,0 +1,265 @@
+"""Finds out what has become of launched runs, from their events and from what still lives; nothing is guessed.
+
+A run that a launch has claimed is settled when the task that was to do it is over: finished and failed runs have said
+so themselves, of the others the launcher says why their worker is gone. While a task lives, or nobody can say whether
+it does, its runs stay claimed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prove.errors import ProveError
+from prove.launch.folder import LaunchDir
+from prove.launch.lives import Lives
+from prove.rundir import RunDir
+from prove.spec.event import FailureKind, State
+from prove.store.claims import Claim, LaunchRow, Settlement
+
+if TYPE_CHECKING:
+    from prove.store import Store
+
+SILENT_SECONDS = 300.0
+"""How long a pool on another machine may leave its heartbeat untouched: ten beats."""
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What is known of a task.
+
+    Attributes:
+        alive: whether it runs or will run; None where nobody can say.
+        waiting: whether it waits for its turn, so that no worker of it lives.
+        why: what ended it, for a message.
+        kind: what a run fails of when it has no attempts left.
+        at_once: fail it even if it has some.
+        by_itself: whether it ended as a program that fails does, not by a signal.
+        cancelled: whether somebody has called it off.
+    """
+
+    alive: bool | None
+    waiting: bool = False
+    why: str = ""
+    kind: FailureKind = FailureKind.KILLED
+    at_once: bool = False
+    by_itself: bool = False
+    cancelled: bool = False
+
+
+UNKNOWN = Fate(None)
+ALIVE = Fate(True)
+
+
+def refresh(store: Store) -> list[str]:
+    """Bring the database up to date: what the runs report, what has become of launches. Safe at any time, by anyone.
+
+    Every command that reads states calls it first. Without open launches it costs one query more than `Store.refresh`.
+
+    Returns:
+        What the user should know, such as that SLURM does not answer.
+    """
+    store.ingest()
+    launches = store.open_launches()
+    notes = _settle_launches(store, launches) if launches else []
+    store.reconcile()
+    return notes
+
+
+def cancel(store: Store, keys: Iterable[str]) -> list[str]:
+    """Call off runs: one that waits is not started, one that runs writes a checkpoint and stops.
+
+    The states change with the next `refresh`. Runs that nobody has claimed change at once.
+
+    Returns:
+        What the user should know.
+    """
+    wanted = set(keys)
+    claims = [claim for claim in store.claims() if claim.key in wanted]
+    store.reset(wanted.difference(claim.key for claim in claims), State.CANCELLED)
+    for claim in claims:
+        with suppress(OSError):  # the folder is gone: the launch is over, `refresh` frees its runs
+            LaunchDir.of(store.results_folder, claim.launch).call_off(claim.key)
+    with_slurm = {row.id: row for row in store.open_launches() if row.launcher == "slurm"}
+    touched = {claim.launch for claim in claims if claim.launch in with_slurm}
+    if not touched:
+        return []
+    from prove.launch.slurm_fates import withdraw
+
+    try:
+        withdraw([(with_slurm[each], _all_called_off(store, each)) for each in touched], store.results_folder)
+    except ProveError as error:
+        return [f"{error.message} The runs are called off; their jobs end as soon as they start."]
+    return []
+
+
+def _all_called_off(store: Store, launch_id: str) -> set[int]:
+    """Tasks of a launch with nothing left to do but what was called off."""
+    called_off = LaunchDir.of(store.results_folder, launch_id).called_off()
+    by_task = defaultdict(list)
+    for claim in store.claims(launch_id):
+        by_task[claim.task].append(claim.key in called_off)
+    return {task for task, off in by_task.items() if all(off)}
+
+
+def _settle_launches(store: Store, launches: Sequence[LaunchRow]) -> list[str]:
+    notes: list[str] = []
+    fates = {row.id: _LocalFates(row, store.results_folder) for row in launches if row.launcher != "slurm"}
+    with_slurm = [row for row in launches if row.launcher == "slurm"]
+    everyone: dict[str, Fates] = dict(fates)
+    if with_slurm:
+        from prove.launch.slurm_fates import slurm_fates
+
+        found, notes = slurm_fates(store, with_slurm)
+        everyone |= found
+    by_launch = defaultdict(list)
+    for claim in store.claims():
+        by_launch[claim.launch].append(claim)
+    settlements = [
+        settlement
+        for row in launches
+        for settlement in judge(row, by_launch[row.id], everyone[row.id], LaunchDir.of(store.results_folder, row.id))
+    ]
+    store.settle(settlements)
+    left = {claim.launch for claim in store.claims()}
+    for row in launches:
+        if row.id not in left:
+            notes += _close(store, row, everyone[row.id])
+    return notes
+
+
+def _close(store: Store, row: LaunchRow, fates: Fates) -> list[str]:
+    """End a launch that holds no run any more, as far as that can be done now."""
+    folder = LaunchDir.of(store.results_folder, row.id)
+    if folder.is_held():
+        return []  # its command has only begun, or has nothing to do and will end
+    with suppress(OSError):  # gone, or its disk is full
+        folder.close()
+    if fates.over():
+        store.close_launch(row.id)
+        return []
+    return fates.withdraw()
+
+
+class Fates:
+    """What is known of the tasks of one launch."""
+
+    def of(self, task: int) -> Fate:
+        """What is known of a task."""
+        raise NotImplementedError
+
+    def over(self) -> bool:
+        """Whether it is certain that no task lives."""
+        raise NotImplementedError
+
+    def withdraw(self) -> list[str]:
+        """Take what waits for its turn out of the queue; what the user should know."""
+        return []
+
+    def launcher(self, task: int) -> str:
+        """What a task's attempts call the one that has started them."""
+        return "local"
+
+    def last_words(self, task: int) -> str:
+        """The end of what a task printed; empty where there is nothing."""
+        return ""
+
+
+class _LocalFates(Fates):
+    """A local launch has one task: its pool."""
+
+    def __init__(self, row: LaunchRow, results: os.PathLike[str]) -> None:
+        self._folder = LaunchDir.of(results, row.id)  # type: ignore[arg-type]
+        self._fate = self._look(row)
+
+    def _look(self, row: LaunchRow) -> Fate:
+        if row.host == socket.gethostname():
+            alive = self._folder.is_held()
+        else:
+            alive = _silent_seconds(self._folder, row) < SILENT_SECONDS
+        return ALIVE if alive else Fate(False, why=f"Its launch on {row.host} has ended.")
+
+    def of(self, task: int) -> Fate:
+        return self._fate
+
+    def over(self) -> bool:
+        return self._fate.alive is False
+
+
+def _silent_seconds(folder: LaunchDir, row: LaunchRow) -> float:
+    """How long ago the heartbeat was touched, by the clock of the file system: two machines' may differ."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder.path) as probe:
+            now = os.stat(probe.name).st_mtime
+        beaten = folder.heartbeat.stat().st_mtime if folder.heartbeat.exists() else folder.record.stat().st_mtime
+    except FileNotFoundError:
+        return abs(time.time() - row.created_at)  # no folder, or not yet
+    except OSError:
+        return 0.0  # it can't be known
+    return now - beaten
+
+
+def judge(row: LaunchRow, claims: Sequence[Claim], fates: Fates, folder: LaunchDir) -> Iterator[Settlement]:
+    """What has become of the runs that a launch holds; those of which nothing is new are left out."""
+    called_off = folder.called_off()
+    ended: dict[int, list[tuple[Claim, Lives]]] = defaultdict(list)
+    for claim in claims:
+        if claim.state in (State.FINISHED, State.FAILED, State.CANCELLED):
+            yield Settlement(claim.key, row.id, None)
+            continue
+        fate = fates.of(claim.task)
+        run = RunDir.of(folder.results, claim.key)
+        if fate.alive:
+            if settlement := _while_alive(claim, fate, called_off, run):
+                yield settlement
+        elif fate.alive is False and not run.is_held():
+            lives = Lives.of(run, fates.launcher(claim.task), row.created_at)
+            ended[claim.task].append((claim, lives))
+    for task, runs in ended.items():
+        fate = fates.of(task)
+        spoke = any(lives.attempts for _, lives in runs) or len(runs) < sum(claim.task == task for claim in claims)
+        last_words = "" if spoke else fates.last_words(task)
+        for claim, lives in runs:
+            if claim.key in called_off:
+                yield Settlement(claim.key, row.id, State.CANCELLED)
+            else:
+                yield _when_over(row, claim, fate, lives, last_words)
+
+
+def _while_alive(claim: Claim, fate: Fate, called_off: Collection[str], run: RunDir) -> Settlement | None:
+    running = claim.state is State.RUNNING and not fate.waiting
+    if claim.key in called_off:
+        return None if running or run.is_held() else Settlement(claim.key, claim.launch, State.CANCELLED)
+    if claim.state is State.QUEUED or running:
+        return None
+    return Settlement(claim.key, claim.launch, State.QUEUED)
+
+
+def _when_over(row: LaunchRow, claim: Claim, fate: Fate, lives: Lives, last_words: str) -> Settlement:
+    """The settlement of a run whose task is over and whose events have not said how it ended.
+
+    Args:
+        last_words: what the task printed, when none of its runs has reported anything.
+    """
+    if fate.cancelled:
+        return Settlement(claim.key, row.id, State.CANCELLED, message=fate.why)
+    if fate.at_once:
+        return Settlement(claim.key, row.id, State.FAILED, fate.kind, fate.why)
+    stopped_by_hand = row.launcher == "local" and lives.ending == "interrupted"
+    if lives.attempts >= row.max_attempts and not stopped_by_hand:
+        times = "once" if lives.attempts == 1 else f"{lives.attempts} times"
+        return Settlement(claim.key, row.id, State.FAILED, fate.kind, f"{fate.why} It was started {times}.")
+    if last_words and lives.attempts == 0:
+        message = f"The worker ended before its first word. {fate.why}\n{last_words}"
+        return Settlement(claim.key, row.id, State.FAILED, FailureKind.ERROR, message)
+    if claim.state is State.INTERRUPTED:
+        return Settlement(claim.key, row.id, None)  # its own event says why
+    state = State.INTERRUPTED if claim.attempts else State.PLANNED
+    return Settlement(claim.key, row.id, state, message=fate.why if claim.attempts else "")
