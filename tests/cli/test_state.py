@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from prove.cli import COMMANDS, app
 from prove.rundir import write_json
-from prove.spec import METRICS
+from prove.spec import METRICS, ModelRef
 from prove.store import Store
 from tests.journal import EVIDENCE, encoded, event, failed, finished, make_job, make_run, started, whole_life
 
@@ -91,6 +91,46 @@ def test_status_lists_no_more_than_asked_for_and_says_so(home: Path) -> None:
     assert len(result.stdout.splitlines()) == 2 + 50
     assert "... and 10 more" in result.stderr
     assert len(answer("status", "-n", 3)["runs"]) == 60
+
+
+def test_hours_are_those_of_the_attempts_whatever_came_of_them(home: Path) -> None:
+    """Two runs of 1800 s and 900 s on a GPU, the second again for 450 s; one of 7200 s on the CPU."""
+    gpu = {"device": "GPU"}
+    make_run(home / "results", [started() | gpu, finished(at=1800.0)], seed=0)
+    make_run(
+        home / "results", [started() | gpu, failed(at=900.0), started(1000.0, 2) | gpu, finished(1450.0, 2)], seed=1
+    )
+    make_run(home / "results", [started(), event("interrupted", 7200.0, reason="signal SIGTERM", iteration=3)], seed=2)
+    with Store.open(home / "results") as store:
+        store.refresh()
+        store.register([(make_job(seed), "ce") for seed in (1, 2)], experiment="mine")
+    found = answer("status", "--hours", "loss")
+    assert found["by"] == "loss"
+    by_loss = {each["name"]: each for each in found["hours"]}
+    assert by_loss["ce + 0.3*focal(gamma=2)"] == {
+        "name": "ce + 0.3*focal(gamma=2)", "gpu_hours": pytest.approx(0.5), "cpu_hours": 0.0, "runs": 1,
+    }  # fmt: skip
+    assert (by_loss["ce"]["gpu_hours"], by_loss["ce"]["cpu_hours"]) == (pytest.approx(0.375), pytest.approx(2.0))
+    assert [(each["name"], each["runs"]) for each in answer("status", "--hours", "experiment")["hours"]] == [
+        ("", 1), ("mine", 2),
+    ]  # fmt: skip
+    assert [each["runs"] for each in answer("status", "mine", "--hours", "model")["hours"]] == [2]
+    wrong = prove("status", "--hours", "los")
+    assert (wrong.exit_code, "Did you mean 'loss'" in wrong.stderr) == (2, True)
+
+
+def test_the_matrix_counts_each_cell_by_state(home: Path) -> None:
+    make_run(home / "results", whole_life(), seed=0)
+    make_run(home / "results", [started(), failed()], seed=1)
+    with Store.open(home / "results") as store:
+        store.refresh()
+        store.register([(make_job(seed), "ce + 0.3*focal") for seed in range(5)], experiment="mine")
+        store.register([(make_job(9, model=ModelRef("pspnet_r50"), strategy="other"), "ce")], experiment="mine")
+    lines = prove("status", "mine").stdout.splitlines()
+    assert lines[0] == "4 planned, 1 finished, 1 failed"
+    assert lines[2:5] == ["SynthStreet", "loss            fcn_tiny", "ce + 0.3*focal  1F 1X 3P"]
+    assert [line.split() for line in lines[6:9]] == [["SynthStreet,", "other"], ["loss", "pspnet_r50"], ["ce", "1P"]]
+    assert lines[-1] == "F finished, X failed, P planned"
 
 
 def test_status_reports_lines_that_could_not_be_read(home: Path) -> None:
