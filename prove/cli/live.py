@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from prove.cli.tables import percent, plain_table
+from prove.launch.lines import duration, summary
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -82,12 +83,8 @@ class Live:
         return f"{run.key}  {self.names.get(run.key, '')}  {run.state}{reached}{f': {how}' if how else ''}"
 
     def _summary(self, view: PoolView) -> str:
-        parts = [f"{view.finished} of {self.total} finished"]
-        parts += [f"{view.failed} failed"] if view.failed else []
-        parts += [f"{len(view.active)} running, {view.queued} waiting"]
-        parts += [f"{duration(view.eta_seconds)} left"] if view.eta_seconds is not None else []
-        parts += ["stopping: each run writes its checkpoint; Ctrl-C again ends them at once"] if view.stopping else []
-        return ", ".join(parts)
+        hint = ": each run writes its checkpoint; Ctrl-C again ends them at once" if view.stopping else ""
+        return f"{self.total} runs: {summary(view)}{hint}"
 
     def _table(self, view: PoolView) -> RenderableType:
         from rich.console import Group
@@ -116,14 +113,3 @@ class Live:
         )
         below = [Text(f"... and {more} more", style="dim")] if more > 0 else []
         return Group(table, *below, whole)
-
-
-def duration(seconds: float) -> str:
-    """A length of time in its two largest units: ``2 d 3 h``, ``4 min 10 s``."""
-    left = max(0, round(seconds))
-    parts: list[tuple[int, str]] = []
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, length)
-        if count or parts or unit == "s":
-            parts.append((count, unit))
-    return " ".join(f"{count} {unit}" for count, unit in parts[:2] if count or len(parts) == 1) or "0 s"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prove.cli.live import duration
 from prove.cli.options import RESULTS, JsonOption, ResultsOption, console, notes, print_json
 from prove.cli.state import runs_table, show_failures
+from prove.launch.lines import duration
 from prove.spec.event import State
 
 if TYPE_CHECKING:

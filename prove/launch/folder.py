@@ -13,7 +13,7 @@ from typing import Any
 from prove.errors import ProveError
 from prove.rundir import hold, is_held, read_json, write_atomically, write_json
 
-WORKER = "prove.training.__main__:main"
+WORKER = "prove.training.preloaded:main"
 """What a worker runs: called with ``[RUN_DIR]``, it returns the exit code."""
 
 

@@ -191,9 +191,9 @@ def _checked(key: str, value: Any, where: str) -> Any:
         case "cpus" | "parallel" | "pack" | "max_attempts" | "signal_seconds":
             return _count(key, value, where)
         case "requeue":
-            if not isinstance(value, bool):
+            if value not in (True, False, "true", "false"):
                 raise _wrong(key, value, where, "true or false")
-            return value
+            return value in (True, "true")
         case "gpus":
             text = str(value)
             if isinstance(value, bool) or not _GPUS.fullmatch(text):

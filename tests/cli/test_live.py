@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from prove.cli.live import Live, duration
+from prove.cli.live import Live
 from prove.cli.sweeping import names_of
 from prove.launch.view import PoolView, RunView
 from tests.journal import make_job
@@ -16,23 +16,14 @@ RUN = RunView("0123456789ab", "running", "cpu:0", 1, 30, 60, 1.25, 12.345, 2.0, 
 VIEW = PoolView(active=(RUN,), ended=(), queued=2, finished=1, failed=0, eta_seconds=3700.0, stopping=False)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0 s"), (-3, "0 s"), (59.4, "59 s"), (60, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), (3725, "1 h 2 min"),
-     (86400 + 7200 + 59, "1 d 2 h"), (86400 * 3 + 59, "3 d")],
-)  # fmt: skip
-def test_a_duration_in_its_two_largest_units(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
 def test_names_say_what_differs() -> None:
     one = make_job(0)
     other = make_job(1, train=replace(one.train, lr=0.5))
     assert list(names_of([one, other]).values()) == [
-        "ce + 0.3*focal(gamma=2), lr 0.01, seed 0",
-        "ce + 0.3*focal(gamma=2), lr 0.5, seed 1",
+        "ce + 0.3*focal, lr 0.01, seed 0",
+        "ce + 0.3*focal, lr 0.5, seed 1",
     ]
-    assert names_of([one]) == {one.key: "ce + 0.3*focal(gamma=2), seed 0"}
+    assert names_of([one]) == {one.key: "ce + 0.3*focal, seed 0"}
 
 
 def test_plain_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +58,7 @@ def test_a_table_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     with Live({RUN.key: "ce + 0.3*focal(alpha=[0.25]), seed 0", "b": "", "c": "", "d": ""}) as live:
         live.show(replace(VIEW, stopping=True))
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
-    for fact in ("ce + 0.3*focal(alpha=[0.25]), seed 0", "30/60", "1.25", "12.35", "1 min", "1 of 4 finished",
-                 "1 h 1 min left", "Ctrl-C again"):  # fmt: skip
+    for fact in ("ce + 0.3*focal(alpha=[0.25]), seed 0", "30/60", "1.25", "12.35", "60 s", "4 runs: 1 finished",
+                 "Ctrl-C again"):  # fmt: skip
         assert fact in " ".join(shown.split()), fact
     assert max(map(len, shown.splitlines())) <= 100
