@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -131,7 +131,7 @@ def _experiment(
 
 def _dry_run(experiment: Experiment, results: Path, json_output: bool) -> None:
     from prove.cli.request import Planner
-    from prove.cli.sweeping import jobs, require_known, survey
+    from prove.cli.sweeping import empty, jobs, require_known, survey
     from prove.launch.settle import refresh
     from prove.store import Store
     from prove.store.accounting import Rates, rates
@@ -147,7 +147,7 @@ def _dry_run(experiment: Experiment, results: Path, json_output: bool) -> None:
             census, found = survey(jobs(experiment, planner), store.states, rates(store.connection))
             _exhaust(found)
     if census.total == 0:
-        raise _empty()
+        raise empty()
     if json_output:
         print_json(_census_json(experiment, census))
         return
@@ -159,16 +159,14 @@ def _exhaust(found: Any) -> None:
         pass
 
 
-def _empty() -> ProveError:
-    return ProveError("The matrix is empty: every cell is excluded.", hint="Look at its exclude entries.")
-
-
 def _sweep(
     experiment: Experiment, how: How, results: Path, register_only: bool, limit: int | None, json_output: bool
 ) -> int:
+    from functools import cache
+
     from prove.catalog.losses import short
     from prove.cli.request import Planner
-    from prove.cli.sweeping import jobs, names_of, prepare, require_known, require_same_data, survey
+    from prove.cli.sweeping import names_of, possible_jobs, prepare, require_known, require_same_data, survey
     from prove.launch.settle import refresh
     from prove.launch.start import UNSTARTED
     from prove.store import Store
@@ -176,13 +174,13 @@ def _sweep(
 
     planner = Planner()
     require_known(experiment, planner)
-    if not sum(1 for _ in jobs(experiment, planner)):  # an impossible cell is found before anything is written
-        raise _empty()
+    found = possible_jobs(experiment, planner)  # a mistake is found before anything is written
     with Store.open(results) as store:
         said = refresh(store)
         known = rates(store.connection)
-        census, found = survey(jobs(experiment, planner), store.states, known)
-        store.register(((each.job, short(each.job.loss)) for each in found), experiment.name)
+        census, surveyed = survey(found(), store.states, known)
+        text_of = cache(short)
+        store.register(((each.job, text_of(each.job.loss)) for each in surveyed), experiment.name)
         if not json_output:
             _say(*said)
             show_census(experiment, census)
@@ -190,7 +188,7 @@ def _sweep(
             if json_output:
                 print_json(_census_json(experiment, census))
             return 0
-        missing, finished = _missing(jobs(experiment, planner), store, UNSTARTED, limit)
+        missing, finished = _missing(iter(found()), store, UNSTARTED, limit)
         say = (lambda text: None) if json_output else _say
         prepared = prepare(missing, planner, known, say)
         require_same_data(missing, finished, planner, results)
@@ -202,7 +200,7 @@ def _sweep(
             experiment=experiment.name,
             quiet=json_output,
         )
-        return _conclude(store, experiment, census, done, limit, json_output)
+        return _conclude(store, experiment, found(), census, done, limit, json_output)
 
 
 def _say(*lines: str) -> None:
@@ -277,17 +275,22 @@ def _census_json(experiment: Experiment, census: Census) -> dict[str, Any]:
 
 
 def _conclude(
-    store: Store, experiment: Experiment, census: Census, done: Launched, limit: int | None, json_output: bool
+    store: Store,
+    experiment: Experiment,
+    found: Iterable[Wanted],
+    census: Census,
+    done: Launched,
+    limit: int | None,
+    json_output: bool,
 ) -> int:
     """Say what a launch has come to; the exit code."""
     from collections import Counter
 
     from prove.cli.launching import exit_code
-    from prove.cli.request import Planner
-    from prove.cli.sweeping import CHUNK, jobs
+    from prove.cli.sweeping import CHUNK
 
     counts: Counter[State] = Counter()
-    keys: list[str] = list(dict.fromkeys(each.job.key for each in jobs(experiment, Planner())))
+    keys = list(dict.fromkeys(each.job.key for each in found))
     for first in range(0, len(keys), CHUNK):
         counts.update(state for state, _ in store.states(keys[first : first + CHUNK]).values())
     code = exit_code(done, counts)

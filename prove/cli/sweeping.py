@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 CHUNK = 2000
 """Jobs that are looked up at a time."""
 
+KEPT = 20_000
+"""Most jobs that are kept in memory together, at some kilobytes each."""
+
 NEW = "new"
 """What a job is that the database does not know."""
-
-CLAIMED = "in another launch's hands"
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,31 @@ def jobs(experiment: Experiment, planner: Planner) -> Iterator[Wanted]:
             yield Wanted(request, planner.job(request))
         except ProveError as error:
             raise ProveError(f"{error.message}\nThis is the cell {_described(request)}.", hint=error.hint) from error
+
+
+def possible_jobs(experiment: Experiment, planner: Planner) -> Callable[[], Iterable[Wanted]]:
+    """Go through all jobs of an experiment; then hand them out as often as they are asked for.
+
+    Up to `KEPT` of them are kept, more are made anew each time: memory does not grow with the matrix.
+
+    Raises:
+        ProveError: a cell is impossible, or there is none.
+    """
+    found = jobs(experiment, planner)
+    kept = list(islice(found, KEPT + 1))
+    if not kept:
+        raise empty()
+    if len(kept) <= KEPT:
+        return lambda: kept
+    kept.clear()
+    for _ in found:
+        pass
+    return lambda: jobs(experiment, planner)
+
+
+def empty() -> ProveError:
+    """The error for a matrix without a cell."""
+    return ProveError("The matrix is empty: every cell is excluded.", hint="Look at its exclude entries.")
 
 
 def _described(request: RunRequest) -> str:

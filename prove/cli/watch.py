@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,7 +57,7 @@ def _watch(store: Store, experiment: str | None, json_output: bool) -> int:
     printed: dict[State, int] = {}
     try:
         while True:
-            spent = time.process_time()
+            spent = _cpu_seconds()
             refresh(store)
             counts = store.counts(experiment)
             finished = counts.get(State.FINISHED, 0)
@@ -70,12 +71,17 @@ def _watch(store: Store, experiment: str | None, json_output: bool) -> int:
             printed = counts
             if not any(counts.get(state) for state in MOVING):
                 break
-            spent = time.process_time() - spent
+            spent = _cpu_seconds() - spent
             time.sleep(max(SHORTEST_SECONDS, spent / SHARE))
     finally:
         if screen is not None:
             screen.stop()
     return _conclude(store, experiment, printed, json_output)
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of the commands that it has asked, such as `squeue`."""
+    return sum(os.times()[:4])
 
 
 def _line(counts: dict[State, int], finished: int, left: int, seconds: float) -> str:
