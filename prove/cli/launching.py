@@ -117,7 +117,8 @@ def how_to_launch(section: Mapping[str, Any], flags: Mapping[str, Any], slurm: S
             )
     asked = {key: value for key, value in section.items() if key not in (*COMMON, *LOCAL)}
     asked |= dict(_pair(text) for text in slurm or ())
-    chosen = SlurmOptions.from_mapping(asked, "launch")
+    chosen = SlurmOptions.from_mapping(asked, "in launch")
+    attempts = attempts if "max_attempts" in merged else chosen.max_attempts  # a profile may say it
     return How("slurm", chosen.to_dict(), chosen.pack, attempts)
 
 

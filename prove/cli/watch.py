@@ -23,6 +23,9 @@ MOVING = (State.QUEUED, State.RUNNING)
 SHORTEST_SECONDS = 2.0
 """Between two looks, at least."""
 
+SLURM_SECONDS = 15.0
+"""The same while SLURM has runs: each look asks its controller."""
+
 SHARE = 0.04
 """Of a core, at most, that watching takes: the more there is to read, the rarer it looks."""
 
@@ -72,7 +75,8 @@ def _watch(store: Store, experiment: str | None, json_output: bool) -> int:
             if not any(counts.get(state) for state in MOVING):
                 break
             spent = _cpu_seconds() - spent
-            time.sleep(max(SHORTEST_SECONDS, spent / SHARE))
+            on_slurm = any(launch.launcher == "slurm" for launch in store.open_launches())
+            time.sleep(max(SLURM_SECONDS if on_slurm else SHORTEST_SECONDS, spent / SHARE))
     finally:
         if screen is not None:
             screen.stop()

@@ -123,8 +123,17 @@ def left(folder: LaunchDir, launch: Launch, assignments: Sequence[Assignment], l
 
 
 def places(options: SlurmOptions, todo: Sequence[Assignment], environment: Mapping[str, str]) -> tuple[Slot, ...]:
-    """Where the runs of this allocation go: one after the other, or side by side, sharing its GPUs and cores."""
+    """Where the runs of this allocation go: one after the other, or side by side, sharing its GPUs and cores.
+
+    Raises:
+        ProveError: GPUs were asked for, and none is here.
+    """
     machine = this_machine()
+    if options.gpus not in (None, "0") and not machine.gpus and any(each.placement["cuda"] for each in todo):
+        raise ProveError(
+            f"This task has asked SLURM for gpus={options.gpus}, but sees none: it would train on the CPU.",
+            hint="Look at the cluster's GRES, or train on the CPU on purpose with --device cpu.",
+        )
     if cores := environment.get("SLURM_CPUS_PER_TASK"):
         machine = replace(machine, cores=int(cores))
     side_by_side = options.pack if options.pack_mode == "parallel" else 1
