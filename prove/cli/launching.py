@@ -115,11 +115,12 @@ def how_to_launch(section: Mapping[str, Any], flags: Mapping[str, Any], slurm: S
             raise ProveError(
                 f"--{name.replace('_', '-')} is for the local launcher.", hint="SLURM packs runs with --slurm pack=K."
             )
-    asked = {key: value for key, value in section.items() if key not in (*COMMON, *LOCAL)}
+    asked = {key: value for key, value in section.items() if key not in ("launcher", *LOCAL)}
     asked |= dict(_pair(text) for text in slurm or ())
+    if "max_attempts" in given:
+        asked["max_attempts"] = attempts
     chosen = SlurmOptions.from_mapping(asked, "in launch")
-    attempts = attempts if "max_attempts" in merged else chosen.max_attempts  # a profile may say it
-    return How("slurm", chosen.to_dict(), chosen.pack, attempts)
+    return How("slurm", chosen.to_dict(), chosen.pack, chosen.max_attempts)
 
 
 def _at(section: Mapping[str, Any], key: str, error: ProveError) -> ProveError:
@@ -202,5 +203,5 @@ def exit_code(done: Launched, counts: Mapping[State, int]) -> int:
     """
     if done.outcome is not None and done.outcome.interrupted:
         return 130
-    not_started = done.outcome is not None and done.outcome.not_started
-    return 1 if counts.get(State.FAILED) or not_started else 0
+    failed = done.outcome is not None and (done.outcome.failed or done.outcome.not_started)
+    return 1 if counts.get(State.FAILED) or failed else 0
