@@ -130,6 +130,11 @@ class RunDir:
         """Per-image counts of the best checkpoint."""
         return self.path / "confusion_best.npz"
 
+    @property
+    def worker_lock(self) -> Path:
+        """Held by the living worker, and by who moves what is in the folder."""
+        return self.path / "worker.lock"
+
     def create(self) -> None:
         """Make the folder.
 
@@ -153,7 +158,7 @@ class RunDir:
         Raises:
             ProveError: another worker holds it.
         """
-        with hold(self.path / "worker.lock") as held:
+        with hold(self.worker_lock) as held:
             if held is None:
                 raise ProveError(
                     f"Run {self.key} is being trained by another process.",
@@ -163,7 +168,7 @@ class RunDir:
 
     def is_held(self) -> bool:
         """Whether a living worker on this machine holds the folder."""
-        return is_held(self.path / "worker.lock")
+        return is_held(self.worker_lock)
 
 
 @contextmanager
@@ -173,8 +178,8 @@ def hold(path: Path) -> Iterator[int | None]:
     Yields:
         the descriptor that holds it; None when another process does.
     """
-    with open(path, "a", encoding="ascii") as file:
-        had = _locked(file)
+    file, had = _opened(path)
+    with file:
         if had:
             _held.add(file)
         try:
@@ -207,6 +212,28 @@ def _let_go_in_child() -> None:
 # A lock lives until the last process that inherited it is gone: without this, the data-loading processes of a killed
 # worker would keep its folder held.
 os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+def _opened(path: Path) -> tuple[IO[str], bool]:
+    """A lock file, and whether the lock could be had."""
+    while True:
+        file = open(path, "a", encoding="ascii")  # noqa: SIM115 - closed by the caller, or here
+        try:
+            had = _locked(file)
+            if _is_at(file, path):
+                return file, had
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Whether an open file is still what others find there: its folder may have been moved or deleted meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _locked(file: IO[str]) -> bool:

@@ -133,3 +133,32 @@ def test_checkpoints_newest_first(run: RunDir) -> None:
         (run.checkpoints / name).touch()
     assert run.saved_iterations() == [40, 20, 5]
     assert run.checkpoint(40) == run.checkpoints / "iter_40.pth"
+
+
+def test_a_lock_is_that_of_the_folder_which_is_there_now(run: RunDir) -> None:
+    """Who waits for the lock of a folder that is deleted meanwhile, and made anew, does not get the old one."""
+    with open(run.worker_lock, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # somebody looks, and is slow
+
+        def replace() -> None:
+            run.path.rename(run.path.with_name("gone"))
+            run.create()
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+        Timer(0.2, replace).start()
+        with run.lock():
+            assert run.is_held() is True
+    assert run.is_held() is False
+
+
+def test_one_who_is_late_does_not_hold_a_moved_folder_beside_its_new_worker(run: RunDir) -> None:
+    with open(run.worker_lock, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # the worker of the folder that is moved
+
+        def replace() -> None:
+            run.path.rename(run.path.with_name("gone"))
+            run.create()
+
+        Timer(0.2, replace).start()
+        with run.lock():  # not refused: nobody holds the new one
+            assert run.is_held() is True

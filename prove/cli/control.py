@@ -51,17 +51,20 @@ def cancel(
             raise ProveError(
                 f"{', '.join(lone)} is trained by a `prove run` of its own.", hint="End it there with Ctrl-C."
             )
-        call_off(store, [run.key for run in moving if run.key not in lone])
-        refresh(store)
+        said = call_off(store, [run.key for run in moving if run.key not in lone])
+        said += refresh(store)
         after = Counter(state.value for state, _ in store.states([run.key for run in moving]).values())
     stopped = after.get(State.CANCELLED.value, 0)
     if json_output:
         print_json({"asked": len(chosen), "cancelled": stopped, "stopping": len(moving) - stopped - len(lone)})
         return
+    for line in dict.fromkeys(said):
+        notes().print(line)
     rest = len(chosen) - len(moving)
     notes().print(f"{stopped} cancelled" + (f", {rest} had ended before" if rest else ""))
     if len(moving) - stopped - len(lone) > 0:
-        notes().print(f"{len(moving) - stopped - len(lone)} are stopping: each writes its checkpoint first.")
+        stopping = len(moving) - stopped - len(lone)
+        notes().print(f"{stopping} called off: in a few seconds those that wait are out, those that run have saved.")
     if lone:
         notes().print(f"{len(lone)} left alone: a `prove run` of its own trains each.")
 

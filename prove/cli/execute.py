@@ -23,7 +23,7 @@ from prove.errors import ProveError
 from prove.launch.prepare import prepare as write_run
 from prove.launch.settle import refresh
 from prove.launch.worker import events_since, follow, start_worker
-from prove.rundir import RunDir, read_json
+from prove.rundir import RunDir, hold, read_json
 from prove.spec.event import State
 from prove.store import Store
 
@@ -148,14 +148,19 @@ def prepare(run: RunDir, plan: Plan, *, proof_only: bool = False) -> None:
 
 
 def set_aside(run: RunDir) -> None:
-    """Put what earlier attempts made out of a restart's sight; what they reported stays in the events."""
-    settle_restart(run)
-    aside = run.path / f"{ASIDE}{_size(run.events)}"
-    aside.mkdir()
-    for path in (run.checkpoints, run.confusion, run.best_confusion, run.evidence, run.env):
-        if path.exists():
-            path.rename(aside / path.name)
-    run.checkpoints.mkdir()
+    """Put what earlier attempts made out of a restart's sight; what they reported stays in the events.
+
+    Raises:
+        ProveError: another process holds the folder.
+    """
+    with run.lock():
+        _settle_asides(run)
+        aside = run.path / f"{ASIDE}{_size(run.events)}"
+        aside.mkdir()
+        for path in (run.checkpoints, run.confusion, run.best_confusion, run.evidence, run.env):
+            if path.exists():
+                path.rename(aside / path.name)
+        run.checkpoints.mkdir()
 
 
 def settle_restart(run: RunDir) -> None:
@@ -164,9 +169,15 @@ def settle_restart(run: RunDir) -> None:
     Left for the next time while a worker holds the folder. Also after a kill between the two, a finished run has its
     files again.
     """
+    if any(run.path.glob(f"{ASIDE}*")):
+        with hold(run.worker_lock) as held:
+            if held is not None:
+                _settle_asides(run)
+
+
+def _settle_asides(run: RunDir) -> None:
+    """`settle_restart`, by the one who holds the folder."""
     for aside in sorted(run.path.glob(f"{ASIDE}*")):
-        if run.is_held():
-            return
         start = int(aside.name.removeprefix(ASIDE))
         if not any(event["kind"] == "started" for event in events_since(run, start)):
             for path in sorted(aside.iterdir()):

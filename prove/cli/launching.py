@@ -165,6 +165,10 @@ def launch(
     Raises:
         ProveError: they can't be launched; nothing is left claimed.
     """
+    if how.launcher == "local":
+        from prove.launch.pool import check_slots
+
+        check_slots(how.options, prepared.assignments)
     request = Request(how.launcher, how.options, how.pack, how.max_attempts, experiment)
     result = Launched(None, elsewhere=len(prepared.assignments))
     if prepared.assignments:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prove.errors import ProveError, nearest, unknown
+from prove.spec.event import FailureKind, State
 
 if TYPE_CHECKING:
     from prove.store import RunRow, Store
@@ -47,7 +48,13 @@ def select(
     conditions = [_condition(text) for text in where or ()]
     chosen = [store.run(key) for key in dict.fromkeys(keys)] if keys else store.runs(experiment)
     once = {run.key: run for run in chosen}
-    return [run for run in once.values() if all(_holds(run, *condition) for condition in conditions)]
+    found = [run for run in once.values() if all(_holds(run, *condition) for condition in conditions)]
+    if once and not found:
+        raise ProveError(
+            f"None of {len(once)} runs has {' and '.join(where or ())}.",
+            hint="`prove status` lists what they have; * stands for anything.",
+        )
+    return found
 
 
 def _condition(text: str) -> tuple[str, str]:
@@ -60,11 +67,18 @@ def _condition(text: str) -> tuple[str, str]:
         )
     if match[1] not in FIELDS:
         raise unknown("field", match[1], FIELDS, where=f"in --where {text!r}")
-    return match[1], match[2]
+    field, value = match[1], match[2]
+    choices: dict[str, list[str]] = {"state": list(State), "failure": list(FailureKind)}
+    known = choices.get(field, [])
+    if known and "*" not in value and value not in known:
+        raise unknown(field, value, known, where=f"in --where {text!r}")
+    if field in ("seed", "max_iters") and not re.fullmatch(r"[\d*?]+", value):
+        raise ProveError(f"--where {text!r}: {field} is a number.", hint=f"Write {field}=0, or {field}=* for any.")
+    return field, value
 
 
 def _holds(run: RunRow, field: str, pattern: str) -> bool:
     value = getattr(run, field)
     text = "" if value is None else str(value)
     # An objective holds brackets and stars of its own: as it is written it matches itself.
-    return text == pattern or fnmatchcase(text, pattern)
+    return pattern in (text, text.replace(" ", "")) or fnmatchcase(text, pattern)

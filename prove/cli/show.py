@@ -24,6 +24,7 @@ from prove.cli.tables import (
 )
 from prove.launch.settle import refresh
 from prove.rundir import RunDir, read_json
+from prove.spec.event import State
 from prove.store import Attempt, Problem, ResultRow, RunRow, Store
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _print(dossier: Dossier) -> None:
     out.print(Text.assemble(run.key, "  ", (state, STYLES[run.state])))
     out.print(_facts(run), "")
     sections: list[tuple[str, Table | None]] = [
-        ("Attempts", _attempts(dossier.attempts)),
+        ("Attempts", _attempts(dossier.attempts, run)),
         ("Wiring proof", evidence_table(dossier.evidence)),
         ("Results", overall_table(dossier.results)),
         ("By condition, last checkpoint", condition_table(dossier.results)),
@@ -166,12 +167,13 @@ def _facts(run: RunRow) -> Table:
     return _pairs(pairs)
 
 
-def _attempts(attempts: Sequence[Attempt]) -> Table | None:
+def _attempts(attempts: Sequence[Attempt], run: RunRow) -> Table | None:
     if not attempts:
         return None
     table = plain_table("#", "started (UTC)", "where", "iterations", "ended", left=5)
     for attempt in attempts:
-        ended = attempt.ending or "running"
+        lives = run.state is State.RUNNING and attempt.number == run.attempts
+        ended = attempt.ending or ("running" if lives else "ended without a word")
         table.add_row(
             str(attempt.number),
             "-"

@@ -21,6 +21,7 @@ from prove.cli.launching import (
 from prove.cli.options import RESULTS, JsonOption, ResultsOption, console, notes, print_json
 from prove.cli.own_terms import TermsOption
 from prove.errors import ProveError
+from prove.launch.lines import duration
 from prove.spec.event import State
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ FileArgument = Annotated[
     Path | None,
     typer.Argument(metavar="FILE", help="Experiment file (experiments/ has some); or give axes as flags."),
 ]
-AxisText = str | None
+AxisText = list[str] | None
 
 
 def _axis(flag: str, text: str) -> Any:
@@ -94,18 +95,22 @@ def sweep(
     Only what is missing is launched: the same command again goes on where the last one stopped. Axes take several
     values, separated by commas; `prove run --help` says what each of them means.
     """
-    axes = {
+    axes: dict[str, Any] = {
         "dataset": dataset, "model": model, "strategy": strategy, "loss": loss, "aux_loss": aux_loss,
         "aux_weight": aux_weight, "max_iters": max_iters, "batch_size": batch_size, "crop_size": crop_size, "lr": lr,
         "eval_interval": eval_interval, "val_images": val_images, "patience": patience, "min_delta": min_delta,
         "monitor": monitor, "early_stop": early_stop, "pretrained": pretrained, "amp": amp, "data_root": data_root,
         "device": device, "workers": workers, "seed": seed,
     }  # fmt: skip
+    # An axis whose flag is given twice has the values of both.
+    axes = {flag: ",".join(value) if isinstance(value, list) else value for flag, value in axes.items()}
     experiment = _experiment(file, axes, name, terms)
-    flags = {
+    flags: dict[str, Any] = {
         "launcher": launcher, "jobs": jobs, "per_gpu": per_gpu, "threads": threads, "max_attempts": max_attempts,
         "detach": detach or None,
     }  # fmt: skip
+    if "threads" in experiment.train:
+        flags["threads"] = threads or experiment.train["threads"]
     how = how_to_launch(experiment.launch, flags, slurm)
     if dry_run:
         _dry_run(experiment, results, json_output)
@@ -116,17 +121,23 @@ def sweep(
 def _experiment(
     file: Path | None, flags: Mapping[str, Any], name: str | None, terms: Sequence[Path] | None
 ) -> Experiment:
-    from prove.spec.experiment import experiment_of_flags, read_experiment
+    from dataclasses import replace
+
+    from prove.spec.experiment import experiment_of_flags, of_flag, read_experiment
+    from prove.spec.settings import SETTINGS
 
     if file is None:
         return experiment_of_flags(flags, name=name, terms=terms or ())
-    given = next((flag for flag, value in {**flags, "name": name, "terms": terms}.items() if value), None)
-    if given is not None:
-        raise ProveError(
-            f"{file} says what is swept over, and so does --{given.replace('_', '-')}.",
-            hint=f"Change the file, or write one of your own that begins with `extends: {file}`.",
-        )
-    return read_experiment(file)
+    given = {
+        flag: value for flag, value in {**flags, "name": name, "terms": terms or None}.items() if value is not None
+    }
+    for flag in given:
+        if flag not in SETTINGS or SETTINGS[flag].axis:
+            raise ProveError(
+                f"{file} says what is swept over, and so does --{flag.replace('_', '-')}.",
+                hint=f"Change the file, or write one of your own that begins with `extends: {file}`.",
+            )
+    return replace(read_experiment(file), over={name: of_flag(name, value) for name, value in given.items()})
 
 
 def _dry_run(experiment: Experiment, results: Path, json_output: bool) -> None:
@@ -235,8 +246,8 @@ def show_census(experiment: Experiment, census: Census) -> None:
     from prove.cli.matrix_view import LETTERS, legend, matrix_tables
 
     out, counts = console(), census.counts
-    out.print(f"{experiment.name or 'sweep'}: {census.total} runs")
-    for title, table in matrix_tables(census.states):
+    out.print(f"{experiment.name or 'sweep'}: {census.total} run{'s' * (census.total != 1)}")
+    for title, table in matrix_tables(census.cells):
         out.print("")
         out.print(title, style="bold")
         out.print(table)
@@ -247,7 +258,7 @@ def show_census(experiment: Experiment, census: Census) -> None:
         notes().print(f"{census.repeated} cells of the matrix are jobs that other cells are already.")
     if left and census.unknown < left:
         unknown = f", beside {census.unknown} runs unlike any that has finished" if census.unknown else ""
-        out.print(f"to do: about {census.seconds / 3600:.2g} hours of one GPU (or CPU slot) in all{unknown}")
+        out.print(f"to do: about {duration(census.seconds)} of training, one run after the other{unknown}")
     elif left:
         out.print("to do: no run like these has finished yet, so their cost is not known")
 
@@ -259,7 +270,7 @@ def _census_json(experiment: Experiment, census: Census) -> dict[str, Any]:
         "runs": census.total,
         "counts": {state: counts[state] for state in ("new", *(state.value for state in State))},
         "repeated_cells": census.repeated,
-        "expected_hours": census.seconds / 3600,
+        "expected_hours": None if census.unknown else census.seconds / 3600,
         "runs_of_unknown_cost": census.unknown,
         "matrix": [
             {
@@ -269,7 +280,7 @@ def _census_json(experiment: Experiment, census: Census) -> dict[str, Any]:
                 "loss": group.loss,
                 "counts": dict(states),
             }
-            for group, states in census.states.items()
+            for group, states in census.cells.items()
         ],
     }
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +19,12 @@ from prove.cli.request import Plan, Planner, RunRequest, with_weights
 from prove.data.check import check
 from prove.data.manifest import fingerprint
 from prove.errors import ProveError
-from prove.launch.folder import Assignment
+from prove.launch.folder import Assignment, stem_of
 from prove.rundir import RunDir, read_json
 from prove.spec import Job
 from prove.spec.event import State
 from prove.store import Store
-from prove.store.cells import CellGroup
+from prove.store.cells import CellGroup, Cells, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,23 +55,28 @@ class Census:
     """What became of a matrix's jobs when they were looked up.
 
     Attributes:
-        states: jobs by group and state (`NEW` or a `State`).
+        tally: jobs by group and state (`NEW` or a `State`).
         total: jobs, each key once.
         repeated: cells whose job another cell is already.
         seconds: training time that what is not finished is expected to take, as far as it can be known.
         unknown: jobs not finished of which no time is known.
     """
 
-    states: dict[CellGroup, Counter[str]]
+    tally: Tally = field(default_factory=Tally)
     total: int = 0
     repeated: int = 0
     seconds: float = 0.0
     unknown: int = 0
 
+    @cached_property
+    def cells(self) -> Cells:
+        """Jobs by group and state; only when all are counted."""
+        return self.tally.cells()
+
     @property
     def counts(self) -> Counter[str]:
         """Jobs by state."""
-        return sum(self.states.values(), Counter())
+        return sum(self.cells.values(), Counter())
 
 
 def require_known(experiment: Experiment, planner: Planner) -> None:
@@ -148,7 +152,7 @@ def survey(
     Returns:
         the census, complete once the iterator is used up, and the jobs, each key once.
     """
-    census = Census({})
+    census = Census()
     return census, _surveyed(wanted, states_of, rates, census)
 
 
@@ -159,7 +163,6 @@ def _surveyed(
     census: Census,
 ) -> Iterator[Wanted]:
     seen: set[str] = set()
-    groups: dict[CellGroup, CellGroup] = {}
     text_of = cache(short)
     rest = iter(wanted)
     while chunk := list(islice(rest, CHUNK)):
@@ -175,7 +178,7 @@ def _surveyed(
             job = each.job
             group = CellGroup(job.dataset_name, job.model.name, job.strategy, text_of(job.loss))
             state = known[job.key][0].value if job.key in known else NEW
-            census.states.setdefault(groups.setdefault(group, group), Counter())[state] += 1
+            census.tally.add(group, job.canonical, state)
             census.total += 1
             if state != State.FINISHED:
                 seconds = rates.seconds(job, group.loss)
@@ -217,30 +220,37 @@ def prepare(wanted: Sequence[Wanted], planner: Planner, rates: Rates, say: Calla
         own = terms_of(plan.job.loss)
         require_sound([term for term in own if term.name not in sound])
         sound.update(term.name for term in own)
-        for term in own:
-            files[f"{term.name}.yaml"], files[f"{term.name}.py"] = term.text.encode(), term.python
+        terms = {term.name: _keep_term(files, term.text.encode(), term.python) for term in own}
         source = plan.placement.weights
         if source not in weights:
             weights[source] = with_weights(plan, say)
-        placement = dataclasses.replace(
-            plan.placement, weights=weights[source].placement.weights, cuda=each.request.device != "cpu"
-        )
-        config = None
-        if plan.model_config is not None:
-            content = plan.model_config.encode()
-            config = f"{hashlib.sha256(content).hexdigest()[:16]}.py"
-            files[config] = content
+        placement = dataclasses.replace(plan.placement, weights=weights[source].placement.weights)
         assignments.append(
             Assignment(
                 key=each.job.key,
                 job=each.job.to_dict(),
                 placement=dataclasses.asdict(placement),
-                model_config=config,
-                terms=tuple(term.name for term in own),
+                device=each.request.device,
+                model_config=_keep_config(files, plan.model_config.encode()) if plan.model_config is not None else None,
+                terms=terms,
                 peak_memory_mib=rates.peak_memory_mib(each.job),
             )
         )
     return Prepared(tuple(assignments), files)
+
+
+def _keep_config(files: dict[str, bytes], content: bytes) -> str:
+    """Put a flattened config among a launch's files; returns its name there."""
+    name = f"{stem_of(content)}.py"
+    files[name] = content
+    return name
+
+
+def _keep_term(files: dict[str, bytes], text: bytes, python: bytes) -> str:
+    """Put a term of the user's own among a launch's files; returns the stem of their names there."""
+    stem = stem_of(text, python)
+    files[f"{stem}.yaml"], files[f"{stem}.py"] = text, python
+    return stem
 
 
 def names_of(wanted: Iterable[Job]) -> dict[str, str]:
@@ -302,26 +312,29 @@ def of_run_folders(store: Store, keys: Sequence[str]) -> Prepared:
     Raises:
         ProveError: a run has no folder, or not all of what it was started with.
     """
-    assignments, files = [], {}
+    assignments: list[Assignment] = []
+    files: dict[str, bytes] = {}
     for key in keys:
         run = RunDir.of(store.results_folder, key)
         launch: dict[str, Any] = read_json(run.launch)
-        config = None
-        if run.model_config.exists():
-            content = run.model_config.read_bytes()
-            config = f"{hashlib.sha256(content).hexdigest()[:16]}.py"
-            files[config] = content
-        names = [path.stem for path in run.saved_terms()]
-        for name in names:
-            for path in run.term_files(name):
-                files[path.name] = Path(path).read_bytes()
+        terms = {path.stem: [each.read_bytes() for each in run.term_files(path.stem)] for path in run.saved_terms()}
         assignments.append(
             Assignment(
                 key=key,
                 job=read_json(run.job),
                 placement=launch["placement"],
-                model_config=config,
-                terms=tuple(names),
+                device=_device(run, launch),
+                model_config=_keep_config(files, run.model_config.read_bytes()) if run.model_config.exists() else None,
+                terms={name: _keep_term(files, *contents) for name, contents in terms.items()},
             )
         )
     return Prepared(tuple(assignments), files)
+
+
+def _device(run: RunDir, launch: Mapping[str, Any]) -> str:
+    """The device that a run is to go on on; what was begun on the CPU goes on there."""
+    asked = str(launch.get("device", "auto" if launch["placement"]["cuda"] else "cpu"))
+    if asked == "auto" and run.saved_iterations() and run.env.exists():
+        begun_on_cuda = read_json(run.env).get("placement", {}).get("cuda", True)
+        return "auto" if begun_on_cuda else "cpu"
+    return asked

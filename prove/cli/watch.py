@@ -53,6 +53,7 @@ def watch(
 
 def _watch(store: Store, experiment: str | None, json_output: bool) -> int:
     from prove.launch.settle import refresh
+    from prove.store.cells import iterations
 
     screen = _screen() if not json_output and sys.stdout.isatty() else None
     begun = time.monotonic()
@@ -63,10 +64,9 @@ def _watch(store: Store, experiment: str | None, json_output: bool) -> int:
             spent = _cpu_seconds()
             refresh(store)
             counts = store.counts(experiment)
-            finished = counts.get(State.FINISHED, 0)
-            done_before = finished if done_before is None else done_before
-            left = sum(counts.get(state, 0) for state in (*MOVING, State.INTERRUPTED))
-            line = _line(counts, finished - done_before, left, time.monotonic() - begun)
+            done, left = iterations(store.connection, experiment)
+            done_before = done if done_before is None else done_before
+            line = _line(counts, done - done_before, left, time.monotonic() - begun)
             if screen is not None:
                 screen.update(_page(store, experiment, line), refresh=True)
             elif not json_output and counts != printed:
@@ -88,10 +88,14 @@ def _cpu_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def _line(counts: dict[State, int], finished: int, left: int, seconds: float) -> str:
-    """How many are in which state, and how long the rest takes at the pace since the watching began."""
+def _line(counts: dict[State, int], done: int, left: int, seconds: float) -> str:
+    """How many are in which state, and how long the rest takes at the pace since the watching began.
+
+    Args:
+        done, left: iterations since then, and still to do.
+    """
     text = ", ".join(f"{count} {state}" for state, count in counts.items()) or "no runs"
-    return f"{text}, about {duration(seconds / finished * left)} left" if finished and left else text
+    return f"{text}, about {duration(seconds / done * left)} left" if done and left else text
 
 
 def _screen() -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from prove.errors import ProveError
 from prove.rundir import hold, is_held, read_json, write_atomically, write_json
@@ -24,17 +27,21 @@ class Assignment:
     Attributes:
         key: the run.
         job: the job's canonical form.
-        placement: where it runs (`prove.build.job_config.Placement` as a mapping).
+        placement: where it runs (`prove.build.job_config.Placement` as a mapping); the slot says what
+            ``threads`` and ``cuda`` are when the run is prepared.
+        device: what was asked for: ``auto`` (a GPU where the slot has one), ``cpu``, or ``cuda`` (nothing else).
         model_config: file in the launch's ``files/`` with the flattened config, for a model given as a file.
-        terms: names of the user's own loss terms; ``files/<name>.yaml`` and ``files/<name>.py`` belong to each.
+        terms: the user's own loss terms: to each name the stem of its ``files/<stem>.yaml`` and ``.py``, as `stem_of`
+            makes it of what they hold: two runs of a launch may have two versions of a term.
         peak_memory_mib: what a run like this was measured to need on its device; None when none was.
     """
 
     key: str
     job: Mapping[str, Any]
     placement: Mapping[str, Any]
+    device: str = "auto"
     model_config: str | None = None
-    terms: tuple[str, ...] = ()
+    terms: Mapping[str, str] = field(default_factory=dict)
     peak_memory_mib: float | None = None
 
 
@@ -81,6 +88,8 @@ class LaunchDir:
         heartbeat        touched by it every half minute: what another host can see
         closed           once it exists, nothing of this launch starts any more
         cancelled/<key>  the run is called off
+        outcomes/<n>.json  the runs of task n that could not start, or died too often, and have not said so themselves:
+                         by key {"kind": FailureKind, "message": why}
         log.txt          what a detached pool prints
         slurm/           the batch script, and what SLURM writes: <array job>_<task>.out
     """
@@ -132,14 +141,21 @@ class LaunchDir:
         """The Assignments of one task."""
         return self.path / "tasks" / f"{number}.json"
 
+    def outcome(self, task: int) -> Path:
+        """What became of those runs of a task that could not say so themselves; absent where there are none."""
+        return self.path / "outcomes" / f"{task}.json"
+
     def begin(self) -> None:
-        """Make the folder, empty but for a heartbeat, so that it can be locked before anything is claimed for it.
+        """Make the folder with next to nothing in it, so that it can be locked before anything is claimed for it.
+
+        What is claimed can be called off from then on.
 
         Raises:
             ProveError: it can't be written.
         """
         try:
             self.path.mkdir(parents=True)
+            (self.path / "cancelled").mkdir()
             self.heartbeat.touch()
         except OSError as error:
             raise self._unwritable(error) from error
@@ -159,11 +175,10 @@ class LaunchDir:
         try:
             self.files.mkdir()
             (self.path / "tasks").mkdir()
-            (self.path / "cancelled").mkdir()
             for name, content in files.items():
                 (self.files / name).write_bytes(content)
             for number, assignments in enumerate(tasks):
-                write_json(self.task(number), [dataclasses.asdict(each) for each in assignments], lasting=False)
+                write_atomically(self.task(number), partial(_write_list, map(vars, assignments)), lasting=False)
             write_json(self.record, launch.to_dict())
         except OSError as error:
             raise self._unwritable(error) from error
@@ -174,7 +189,7 @@ class LaunchDir:
 
     def assignments(self, task: int) -> list[Assignment]:
         """What one task has to do; ProveError when it is not there."""
-        return [Assignment(**{**each, "terms": tuple(each["terms"])}) for each in read_json(self.task(task))]
+        return [Assignment(**each) for each in read_json(self.task(task))]
 
     def close(self) -> None:
         """From now on nothing of this launch starts any more."""
@@ -188,6 +203,10 @@ class LaunchDir:
     def call_off(self, key: str) -> None:
         """Have a run of this launch not started, or stopped."""
         write_atomically(self.path / "cancelled" / key, lambda file: file.write(b""))
+
+    def is_called_off(self, key: str) -> bool:
+        """Whether this run was called off."""
+        return (self.path / "cancelled" / key).exists()
 
     def called_off(self) -> set[str]:
         """The runs that were called off."""
@@ -214,3 +233,20 @@ class LaunchDir:
     def is_held(self) -> bool:
         """Whether a living pool on this machine works on it."""
         return is_held(self.path / "lock")
+
+
+def stem_of(*contents: bytes) -> str:
+    """What a launch's file, or files that belong together, are called: the same contents have the same name."""
+    digest = hashlib.sha256()
+    for content in contents:
+        digest.update(b"%d:" % len(content) + content)
+    return digest.hexdigest()[:16]
+
+
+def _write_list(items: Iterable[Mapping[str, Any]], file: IO[bytes]) -> None:
+    """A JSON list, one item per line, written as it is made: it may be longer than memory should hold as text."""
+    before = b"[\n"
+    for item in items:
+        file.write(before + json.dumps(item, ensure_ascii=False, allow_nan=False).encode())
+        before = b",\n"
+    file.write(b"\n]\n" if before == b",\n" else b"[]\n")

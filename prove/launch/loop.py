@@ -9,20 +9,22 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from prove.errors import ProveError
 from prove.launch.active import Active
 from prove.launch.folder import Assignment, Launch, LaunchDir
 from prove.launch.forks import Ended, Forks, is_worker, signal_orphan
+from prove.launch.outcomes import Outcomes
 from prove.launch.prepare import complain, prepare_assigned
 from prove.launch.slots import Slot, fits
+from prove.launch.timing import Timing
 from prove.launch.trail import Trail
 from prove.launch.verdict import End, Verdict, judge
 from prove.launch.view import Pace, PoolOutcome, PoolView, RunView
 from prove.launch.waiting import Entry, Waiting
 from prove.launch.zygote import IMPORT_FAILED
 from prove.rundir import RunDir
+from prove.spec.event import FailureKind
 
 Show = Callable[[PoolView], None]
 
@@ -36,28 +38,6 @@ FAST_FORKS = {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=
 """Has what was imported lie in huge pages: forking a process and ending the fork takes half the time."""
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of all that a pool does by the clock.
-
-    Attributes:
-        tick: between two looks at what the runs report.
-        watch: between two looks at what was called off.
-        heartbeat: between two touches of the launch's heartbeat.
-        grace: from SIGTERM to SIGKILL. A worker that validates when it is told to stop does that first.
-        again: until a run that could not be started is tried again.
-    """
-
-    tick: float = 0.25
-    watch: float = 1.0
-    heartbeat: float = 30.0
-    grace: float = 300.0
-    again: float = 5.0
-
-
-TIMING = Timing()
-
-
 class Pool:
     """See `prove.launch.pool.run_pool`."""
 
@@ -67,6 +47,7 @@ class Pool:
         assignments: Sequence[Assignment],
         places: Sequence[Slot],
         launcher: str,
+        task: int,
         show: Show,
         timing: Timing,
     ) -> None:
@@ -90,6 +71,8 @@ class Pool:
         self._interrupted: list[str] = []
         self._failed: dict[str, str] = {}
         self._not_started: dict[str, str] = {}
+        self._outcomes = Outcomes(launch.outcome(task))
+        self._turned = _clock()
 
     # the loop
 
@@ -97,6 +80,7 @@ class Pool:
         watched = shown = beaten = -float("inf")
         try:
             while True:
+                self._notice_pause()
                 now = time.monotonic()
                 if now - beaten >= self._timing.heartbeat:
                     beaten = now
@@ -105,6 +89,7 @@ class Pool:
                 if now - watched >= self._timing.watch:
                     watched = now
                     self._watch()
+                    self._outcomes.save()
                 self._obey_signals(now)
                 self._fill()
                 if not (self._active or self._waiting) or (self._over and not self._active):
@@ -116,6 +101,7 @@ class Pool:
         finally:
             if self._forks is not None:
                 self._forks.close()
+            self._outcomes.save()
         self._interrupted += self._waiting.drop(self._waiting.keys())
         self._show(self._view())
         return PoolOutcome(
@@ -137,6 +123,12 @@ class Pool:
     def _over(self) -> bool:
         """Whether nothing may start any more."""
         return bool(self._signal) or self._closed
+
+    def _notice_pause(self) -> None:
+        """Stop after a pause so long that nobody knows any more whose the runs are."""
+        before, self._turned = self._turned, _clock()
+        if self._turned - before > self._timing.pause:
+            self._signal = self._signal or f"a pause of {self._turned - before:.0f} s"
 
     def _watch(self) -> None:
         """See what was called off, and whether the launch is closed."""
@@ -234,7 +226,7 @@ class Pool:
 
     def _peak(self, entry: Entry) -> float | None:
         """The most that is known of what a run needs on its GPU, in MiB; None where nothing is."""
-        if not entry.assignment.placement["cuda"]:
+        if entry.assignment.device == "cpu":
             return 0.0
         known = (entry.assignment.peak_memory_mib, self._peaks.get(entry.kind))
         return max((peak for peak in known if peak is not None), default=None)
@@ -242,7 +234,11 @@ class Pool:
     def _start(self, entry: Entry, slot: Slot, forks: Forks) -> None:
         run = RunDir.of(self._launch.results, entry.key)
         placement = dict(entry.assignment.placement)
-        placement |= {"threads": slot.threads, "cuda": bool(placement["cuda"]) and slot.gpu is not None}
+        device = entry.assignment.device
+        placement |= {"threads": slot.threads, "cuda": device != "cpu" and slot.gpu is not None}
+        if device == "cuda" and slot.gpu is None:
+            self._give_up_on(entry.key, "it was to train on CUDA, and there is no GPU for it here")
+            return
         try:
             if run.is_held():  # by another process: when that is done, the run may be finished
                 self._waiting.put(entry, after=self._timing.again)
@@ -252,13 +248,22 @@ class Pool:
                 self._finished.append(entry.key)
                 return
             prepare_assigned(self._launch, entry.assignment, placement, launcher=self._launcher)
+            # Looked at last: what is called off or closed from here on finds a worker that can be stopped.
+            if self._launch.is_closed:
+                self._closed = True
+                self._waiting.put(entry)
+                return
+            if self._launch.is_called_off(entry.key):
+                self._cancelled.append(entry.key)
+                return
         except (OSError, ProveError) as error:
             entry.unwritten += 1
             if entry.unwritten < WRITE_TRIES:
                 self._waiting.put(entry, after=self._timing.again * entry.unwritten)
             else:
-                self._not_started[entry.key] = f"its folder can't be written: {error}"
+                self._give_up_on(entry.key, f"its folder can't be written: {error}")
             return
+        self._outcomes.drop(entry.key)
         trail.expect()
         entry.starts += 1
         shared = slot.gpu is not None and any(active.slot.gpu == slot.gpu for active in self._active.values())
@@ -292,6 +297,8 @@ class Pool:
                 max_attempts=self._settings.max_attempts,
             )
         )
+        if verdict is Verdict.STOPPED and not active.called_off:
+            why = f"stopped by {self._signal}"
         self._just_ended.append(active.view(self._file(verdict, why, active), why))
 
     def _file(self, verdict: Verdict, why: str, active: Active) -> str:
@@ -303,9 +310,12 @@ class Pool:
                 return "finished"
             case Verdict.FAILED:
                 self._failed[entry.key] = why
+                if not active.trail.failed:
+                    message = why.removeprefix(f"{FailureKind.KILLED}: ")
+                    self._outcomes.add(entry.key, FailureKind.KILLED, message)
                 return "failed"
             case Verdict.NOT_STARTED:
-                self._not_started[entry.key] = why
+                self._give_up_on(entry.key, why)
                 complain(RunDir.of(self._launch.results, entry.key), why)
                 return "failed"
             case Verdict.STOPPED:
@@ -321,6 +331,11 @@ class Pool:
                 entry.alone = True
                 self._waiting.put(entry)
         return "queued"
+
+    def _give_up_on(self, key: str, why: str) -> None:
+        """A run can't be started: nobody but this pool can say so."""
+        self._not_started[key] = why
+        self._outcomes.add(key, FailureKind.ERROR, why)
 
     def _lose_zygote(self, ended: Ended) -> None:
         """The zygote is gone: its workers have got SIGTERM, and go on under another one."""
@@ -338,7 +353,7 @@ class Pool:
         if ended.status == IMPORT_FAILED or self._stillborn >= ZYGOTE_TRIES:
             last = ended.said.splitlines()[-1:] or [f"it ended with {ended.status}"]
             for key in self._waiting.drop(self._waiting.keys()):
-                self._not_started[key] = f"the process that starts workers does not come up: {last[0]}"
+                self._give_up_on(key, f"the process that starts workers does not come up: {last[0]}")
 
     # showing
 
@@ -356,6 +371,11 @@ class Pool:
             eta_seconds=self._pace.eta(active, self._waiting.iterations, len(self._places)),
             stopping=self._over,
         )
+
+
+def _clock() -> float:
+    """Seconds that also pass while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _is_held(launch: LaunchDir, entry: Entry) -> bool:

@@ -7,18 +7,19 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from prove.errors import ProveError
-from prove.launch.folder import Assignment, Launch, LaunchDir
+from prove.launch.folder import Assignment, LaunchDir
 from prove.launch.lines import Lines
-from prove.launch.loop import TIMING, Pool, Show, Timing
-from prove.launch.slots import Slot, slots, this_machine
+from prove.launch.loop import Pool, Show
+from prove.launch.slots import Slot, machine_for, slots
+from prove.launch.timing import TIMING, Timing
 from prove.launch.view import PoolOutcome
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -31,6 +32,7 @@ def run_pool(
     places: Sequence[Slot],
     *,
     launcher: str,
+    task: int = 0,
     show: Show | None = None,
     timing: Timing = TIMING,
 ) -> PoolOutcome:
@@ -38,13 +40,15 @@ def run_pool(
 
     A run whose worker was killed goes on from its checkpoint, behind the others, until it was started as often as the
     launch allows. A run that another process trains is waited for. A signal stops the pool: its workers checkpoint and
-    stop; a second SIGINT ends them. The launch folder is read and its heartbeat touched; the database is not opened.
+    stop; a second SIGINT ends them. In the launch folder the heartbeat is touched, and word is left of the runs that
+    could not start or died too often; the database is not opened.
 
     Args:
         launcher: what the runs' records say of who started them.
+        task: the launch's task that these runs are.
         show: is called a few times a second, and must be quick.
     """
-    pool = Pool(launch, assignments, places, launcher, show or (lambda view: None), timing)
+    pool = Pool(launch, assignments, places, launcher, task, show or (lambda view: None), timing)
     with _hearing(pool.stop):
         return pool.run()
 
@@ -55,7 +59,7 @@ def run_launch(launch: LaunchDir, assignments: Sequence[Assignment], *, show: Sh
     Raises:
         ProveError: the slots can't be had.
     """
-    places = local_slots(launch.read(), assignments)
+    places = local_slots(launch.read().options, assignments)
     return run_pool(launch, assignments, places, launcher="local", show=show)
 
 
@@ -79,25 +83,37 @@ def _hearing(stop: Callable[[int], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def local_slots(launch: Launch, assignments: Sequence[Assignment]) -> tuple[Slot, ...]:
+def local_slots(options: Mapping[str, Any], assignments: Sequence[Assignment]) -> tuple[Slot, ...]:
     """Places on this machine for the runs of a local launch, as its options ``jobs, per_gpu, threads`` want them.
 
     Raises:
-        ProveError: they can't be had.
+        ProveError: they can't be had, or a run is to train on CUDA and no GPU is here.
     """
-    per_gpu = launch.options.get("per_gpu")
+    per_gpu = options.get("per_gpu")
     workers = max((int(each.placement["num_workers"]) for each in assignments), default=0)
-    machine = this_machine()
-    if not any(each.placement["cuda"] for each in assignments):
-        machine = replace(machine, gpus=())
+    machine = machine_for(each.device for each in assignments)
+    if not machine.gpus and any(each.device == "cuda" for each in assignments):
+        raise ProveError(
+            "--device cuda, but no CUDA device is visible here.", hint="`prove doctor` says what this machine has."
+        )
     return slots(
         machine,
         len(assignments),
-        jobs=launch.options.get("jobs"),
+        jobs=options.get("jobs"),
         per_gpu=per_gpu if per_gpu in (None, "auto") else int(per_gpu),
-        threads=launch.options.get("threads"),
+        threads=options.get("threads"),
         workers=workers,
     )
+
+
+def check_slots(options: Mapping[str, Any], assignments: Sequence[Assignment]) -> None:
+    """Refuse a local launch that could not run here, before anything is claimed for it or detached.
+
+    Raises:
+        ProveError: as `local_slots`.
+    """
+    if assignments:
+        local_slots(options, assignments)
 
 
 @contextmanager
@@ -131,6 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     for key, why in {**outcome.failed, **outcome.not_started}.items():
         print(f"{key}: {why}", flush=True)
+    if outcome.signal:
+        print(f"stopped by {outcome.signal}", flush=True)
     return outcome.exit_code
 
 

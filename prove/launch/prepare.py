@@ -22,6 +22,7 @@ def prepare(
     model_config: bytes | None = None,
     terms: Mapping[str, TermFiles] | None = None,
     launcher: str = "local",
+    device: str | None = None,
     proof_only: bool = False,
     lasting: bool = True,
 ) -> None:
@@ -33,6 +34,8 @@ def prepare(
         model_config: the flattened config, for a model given as a file.
         terms: the files of the user's own loss terms, by name.
         launcher: what the run's record says of who started it.
+        device: what was asked for, kept for another start: ``auto``, ``cpu`` or ``cuda``. None where the placement's
+            device was meant.
         proof_only: prove the wiring and train nothing.
         lasting: wait until a power cut can't take it back.
 
@@ -41,6 +44,8 @@ def prepare(
     """
     write_json(run.job, job, lasting=lasting)
     where = {"launcher": launcher, "placement": dict(placement), "proof_only": proof_only}
+    if device is not None:
+        where["device"] = device
     write_json(run.launch, where, lasting=lasting)
     if model_config is not None:
         write_atomically(run.model_config, lambda file: file.write(model_config), lasting=lasting)
@@ -65,12 +70,19 @@ def prepare_assigned(
     run.create()
     config = None if assignment.model_config is None else (launch.files / assignment.model_config).read_bytes()
     terms = {
-        name: ((launch.files / f"{name}.yaml").read_bytes(), (launch.files / f"{name}.py").read_bytes())
-        for name in assignment.terms
+        name: ((launch.files / f"{stem}.yaml").read_bytes(), (launch.files / f"{stem}.py").read_bytes())
+        for name, stem in assignment.terms.items()
     }
     prepare(
-        run, assignment.job, placement, model_config=config, terms=terms, launcher=launcher, lasting=False
-    )  # fmt: skip
+        run,
+        assignment.job,
+        placement,
+        model_config=config,
+        terms=terms,
+        launcher=launcher,
+        device=assignment.device,
+        lasting=False,
+    )
     return run
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from prove.errors import ProveError
@@ -61,6 +62,11 @@ class Queue:
 
     live: Mapping[Element, TaskStatus] = field(default_factory=dict)
     past: Mapping[Element, TaskStatus] | None = None
+
+    @cached_property
+    def jobs(self) -> frozenset[str]:
+        """Ids of the array jobs of which it knows an element."""
+        return frozenset(job for known in (self.live, self.past or {}) for job, _ in known)
 
     def find(self, element: Element) -> TaskStatus | None:
         """What is known of an element: the scheduler's word while it has one, else the accounting's."""

@@ -9,26 +9,32 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prove.errors import ProveError
 from prove.launch.folder import LaunchDir
 from prove.launch.lives import Lives
+from prove.launch.outcomes import read_outcomes
+from prove.launch.regain import take_back
 from prove.rundir import RunDir
 from prove.spec.event import FailureKind, State
 from prove.store.claims import Claim, LaunchRow, Settlement
+from prove.store.clock import file_system_time
+from prove.store.fold import MALFORMED
 
 if TYPE_CHECKING:
     from prove.store import Store
 
 SILENT_SECONDS = 300.0
 """How long a pool on another machine may leave its heartbeat untouched: ten beats."""
+
+SEEN_SECONDS = 5.0
+"""After which a living pool has surely seen that a run was called off."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +67,45 @@ ALIVE = Fate(True)
 def refresh(store: Store) -> list[str]:
     """Bring the database up to date: what the runs report, what has become of launches. Safe at any time, by anyone.
 
-    Every command that reads states calls it first. Without open launches it costs one query more than `Store.refresh`.
+    Every command that reads states calls it first. Without open launches it costs two queries and a listing more than
+    `Store.refresh`. In a database that several results folders share, launches of the others are left alone.
 
     Returns:
         What the user should know, such as that SLURM does not answer.
     """
     store.ingest()
-    launches = store.open_launches()
+    own = store.is_own
+    if own:
+        take_back(store)
+    launches = [row for row in store.open_launches() if _can_be_settled(store, row, own)]
     notes = _settle_launches(store, launches) if launches else []
     store.reconcile()
     return notes
+
+
+def _can_be_settled(store: Store, row: LaunchRow, own: bool) -> bool:
+    """Whether what a launch's folder says, or that it is gone, can be known from here."""
+    folder = LaunchDir.of(store.results_folder, row.id)
+    return os.path.lexists(folder.path) or (own and is_gone(folder))
+
+
+def is_gone(folder: LaunchDir) -> bool:
+    """Whether a launch folder was deleted: not the whole results folder taken away, nor its file server."""
+    try:
+        os.lstat(folder.path)
+    except FileNotFoundError:
+        return os.path.isdir(folder.path.parent)
+    except OSError:
+        return False
+    return False
+
+
+def seems_held(folder: LaunchDir | RunDir) -> bool:
+    """Whether a living process of this machine holds a folder, or may: the file system can't say."""
+    try:
+        return folder.is_held()
+    except OSError:
+        return True
 
 
 def cancel(store: Store, keys: Iterable[str]) -> list[str]:
@@ -82,22 +117,35 @@ def cancel(store: Store, keys: Iterable[str]) -> list[str]:
         What the user should know.
     """
     wanted = set(keys)
-    claims = [claim for claim in store.claims() if claim.key in wanted]
-    store.reset(wanted.difference(claim.key for claim in claims), State.CANCELLED)
+    store.reset(wanted, State.CANCELLED)
+    claims = [claim for claim in store.claims() if claim.key in wanted]  # after it: also what was claimed meanwhile
+    elsewhere: set[str] = set()
     for claim in claims:
-        with suppress(OSError):  # the folder is gone: the launch is over, `refresh` frees its runs
+        try:
             LaunchDir.of(store.results_folder, claim.launch).call_off(claim.key)
+        except OSError:  # the folder is gone: the launch is over, `refresh` frees its runs; or not to be seen from here
+            elsewhere.add(claim.launch)
+    freed = store.states(claim.key for claim in claims)  # meanwhile, by who did not see yet that it is called off
+    store.reset((key for key, found in freed.items() if found in _LEFT_UNDONE), State.CANCELLED)
     with_slurm = {row.id: row for row in store.open_launches() if row.launcher == "slurm"}
-    touched = {claim.launch for claim in claims if claim.launch in with_slurm}
+    touched = {claim.launch for claim in claims if claim.launch in with_slurm} - elsewhere
+    notes = []
+    if elsewhere and not store.is_own:
+        names = ", ".join(sorted(elsewhere))
+        notes = [f"Runs of another results folder are called off there: nothing was done about launch {names}."]
     if not touched:
-        return []
+        return notes
     from prove.launch.slurm_fates import withdraw
 
     try:
         withdraw([(with_slurm[each], _all_called_off(store, each)) for each in touched], store.results_folder)
     except ProveError as error:
-        return [f"{error.message} The runs are called off; their jobs end as soon as they start."]
-    return []
+        notes.append(f"{error.message} The runs are called off; their jobs end as soon as they start.")
+    return notes
+
+
+_LEFT_UNDONE = ((State.PLANNED, None), (State.INTERRUPTED, None))
+"""State and launch of a run that was given up."""
 
 
 def _all_called_off(store: Store, launch_id: str) -> set[int]:
@@ -138,14 +186,14 @@ def _settle_launches(store: Store, launches: Sequence[LaunchRow]) -> list[str]:
 def _close(store: Store, row: LaunchRow, fates: Fates) -> list[str]:
     """End a launch that holds no run any more, as far as that can be done now."""
     folder = LaunchDir.of(store.results_folder, row.id)
-    if folder.is_held():
+    if seems_held(folder):
         return []  # its command has only begun, or has nothing to do and will end
+    if not fates.over():
+        return fates.withdraw()
     with suppress(OSError):  # gone, or its disk is full
         folder.close()
-    if fates.over():
-        store.close_launch(row.id)
-        return []
-    return fates.withdraw()
+    store.close_launch(row.id)
+    return []
 
 
 class Fates:
@@ -180,10 +228,9 @@ class _LocalFates(Fates):
         self._fate = self._look(row)
 
     def _look(self, row: LaunchRow) -> Fate:
-        if row.host == socket.gethostname():
-            alive = self._folder.is_held()
-        else:
-            alive = _silent_seconds(self._folder, row) < SILENT_SECONDS
+        alive = seems_held(self._folder)
+        if row.host != socket.gethostname():  # whose locks may not be seen from here
+            alive = alive or _silent_seconds(self._folder, row) < SILENT_SECONDS
         return ALIVE if alive else Fate(False, why=f"Its launch on {row.host} has ended.")
 
     def of(self, task: int) -> Fate:
@@ -196,8 +243,7 @@ class _LocalFates(Fates):
 def _silent_seconds(folder: LaunchDir, row: LaunchRow) -> float:
     """How long ago the heartbeat was touched, by the clock of the file system: two machines' may differ."""
     try:
-        with tempfile.NamedTemporaryFile(dir=folder.path) as probe:
-            now = os.stat(probe.name).st_mtime
+        now = file_system_time(folder.path)
         beaten = folder.heartbeat.stat().st_mtime if folder.heartbeat.exists() else folder.record.stat().st_mtime
     except FileNotFoundError:
         return abs(time.time() - row.created_at)  # no folder, or not yet
@@ -209,47 +255,89 @@ def _silent_seconds(folder: LaunchDir, row: LaunchRow) -> float:
 def judge(row: LaunchRow, claims: Sequence[Claim], fates: Fates, folder: LaunchDir) -> Iterator[Settlement]:
     """What has become of the runs that a launch holds; those of which nothing is new are left out."""
     called_off = folder.called_off()
+    seen = _seen_off(folder, called_off.intersection(claim.key for claim in claims))
+    sizes = Counter(claim.task for claim in claims)
     ended: dict[int, list[tuple[Claim, Lives]]] = defaultdict(list)
     for claim in claims:
-        if claim.state in (State.FINISHED, State.FAILED, State.CANCELLED):
+        fate = fates.of(claim.task)
+        if _has_ended(claim, fate):
             yield Settlement(claim.key, row.id, None)
             continue
-        fate = fates.of(claim.task)
         run = RunDir.of(folder.results, claim.key)
         if fate.alive:
-            if settlement := _while_alive(claim, fate, called_off, run):
+            if settlement := _while_alive(claim, fate, called_off, seen, run):
                 yield settlement
-        elif fate.alive is False and not run.is_held():
+        elif fate.alive is False and not seems_held(run):
             lives = Lives.of(run, fates.launcher(claim.task), row.created_at)
             ended[claim.task].append((claim, lives))
     for task, runs in ended.items():
         fate = fates.of(task)
-        spoke = any(lives.attempts for _, lives in runs) or len(runs) < sum(claim.task == task for claim in claims)
-        last_words = "" if spoke else fates.last_words(task)
+        outcomes = _outcomes(folder, task)
+        spoke = len(runs) < sizes[task] or any(lives.attempts for _, lives in runs)
+        last_words = "" if spoke or outcomes else fates.last_words(task)
         for claim, lives in runs:
             if claim.key in called_off:
                 yield Settlement(claim.key, row.id, State.CANCELLED)
             else:
-                yield _when_over(row, claim, fate, lives, last_words)
+                yield _when_over(row, claim, fate, lives, last_words, outcomes.get(claim.key))
 
 
-def _while_alive(claim: Claim, fate: Fate, called_off: Collection[str], run: RunDir) -> Settlement | None:
+def _has_ended(claim: Claim, fate: Fate) -> bool:
+    """Whether the run's own events have said its end; a living pool may try alone what had too little memory."""
+    if claim.state is State.FAILED and claim.failure is FailureKind.OUT_OF_MEMORY:
+        return fate.alive is False
+    return claim.state in (State.FINISHED, State.FAILED, State.CANCELLED)
+
+
+def _seen_off(folder: LaunchDir, called_off: Collection[str]) -> set[str]:
+    """The runs of which a living pool has surely seen that they are called off, and starts them no more."""
+    try:
+        before = file_system_time(folder.path) - SEEN_SECONDS if called_off else 0.0
+        return {key for key in called_off if os.stat(folder.path / "cancelled" / key).st_mtime < before}
+    except OSError:
+        return set()  # it can't be known
+
+
+def _outcomes(folder: LaunchDir, task: int) -> dict[str, tuple[FailureKind, str]]:
+    """Why runs of a task could not start or died too often, as its pool noted."""
+    noted: dict[str, Any] = read_outcomes(folder.outcome(task))
+    with suppress(*MALFORMED):  # not of this PROVE
+        return {key: (FailureKind(each["kind"]), str(each["message"])) for key, each in noted.items()}
+    return {}
+
+
+def _while_alive(
+    claim: Claim, fate: Fate, called_off: Collection[str], seen: Collection[str], run: RunDir
+) -> Settlement | None:
     running = claim.state is State.RUNNING and not fate.waiting
     if claim.key in called_off:
-        return None if running or run.is_held() else Settlement(claim.key, claim.launch, State.CANCELLED)
+        may_start = claim.key not in seen and not fate.waiting
+        return None if running or may_start or seems_held(run) else Settlement(claim.key, claim.launch, State.CANCELLED)
+    if claim.state is State.FAILED:
+        return None
     if claim.state is State.QUEUED or running:
         return None
     return Settlement(claim.key, claim.launch, State.QUEUED)
 
 
-def _when_over(row: LaunchRow, claim: Claim, fate: Fate, lives: Lives, last_words: str) -> Settlement:
+def _when_over(
+    row: LaunchRow,
+    claim: Claim,
+    fate: Fate,
+    lives: Lives,
+    last_words: str,
+    outcome: tuple[FailureKind, str] | None,
+) -> Settlement:
     """The settlement of a run whose task is over and whose events have not said how it ended.
 
     Args:
-        last_words: what the task printed, when none of its runs has reported anything.
+        last_words: what the task printed, when none of its runs has reported anything and its pool has noted nothing.
+        outcome: what its pool noted of the run.
     """
     if fate.cancelled:
         return Settlement(claim.key, row.id, State.CANCELLED, message=fate.why)
+    if outcome is not None:
+        return Settlement(claim.key, row.id, State.FAILED, *outcome)
     if fate.at_once:
         return Settlement(claim.key, row.id, State.FAILED, fate.kind, fate.why)
     stopped_by_hand = row.launcher == "local" and lives.ending == "interrupted"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,6 +26,12 @@ CONTEXT_MIB = 600.0
 
 FRAGMENTED = 1.1
 """Memory that torch holds, relative to the tensors' peak."""
+
+PATIENCE = 30.0
+"""Seconds that NVIDIA's tool is waited for."""
+
+DRIVER = Path("/dev/nvidiactl")
+"""Is there where NVIDIA's driver is."""
 
 
 @dataclass(frozen=True)
@@ -150,21 +156,46 @@ def fits(memory_mib: float, running: Sequence[float | None], candidate: float | 
     return len(known) == len(peaks) and sum(known) <= USABLE * memory_mib
 
 
-def this_machine() -> Machine:
-    """What this process may use: its CPUs, its control group's memory, the visible GPUs; nothing imports torch."""
-    return Machine(cores=_cores(), memory_gib=_memory_gib(), gpus=visible_gpus())
+def machine_for(devices: Iterable[str]) -> Machine:
+    """What this process may use for runs that ask for these devices; its GPUs are looked for only if a run may use one.
+
+    Raises:
+        ProveError: as `visible_gpus`.
+    """
+    gpus = visible_gpus() if any(device != "cpu" for device in devices) else ()
+    return Machine(cores=_cores(), memory_gib=_memory_gib(), gpus=gpus)
 
 
 def visible_gpus() -> tuple[Gpu, ...]:
-    """The NVIDIA devices that this process may use, named as ``CUDA_VISIBLE_DEVICES`` names them."""
-    if not Path("/dev/nvidiactl").exists():
+    """The NVIDIA devices that this process may use, named as ``CUDA_VISIBLE_DEVICES`` names them.
+
+    Raises:
+        ProveError: there is a driver, but which GPUs it has can't be found out: that is not the same as none.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = gpus_of(visible, "", "")
+    if not DRIVER.exists() or (visible is not None and not named):
         return ()
     try:
         listing = _nvidia_smi("-L")
         memory = _nvidia_smi("--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
-    except (OSError, subprocess.SubprocessError):
-        listing = memory = ""
-    return gpus_of(os.environ.get("CUDA_VISIBLE_DEVICES"), listing, memory)
+    except (OSError, subprocess.SubprocessError) as error:
+        if named and isinstance(error, FileNotFoundError):
+            return named  # a container may lack the tool
+        raise ProveError(
+            f"There is an NVIDIA driver, but its GPUs can't be asked for: {_why(error)}.",
+            hint="`nvidia-smi` must work here; --device cpu trains on the CPU on purpose.",
+        ) from error
+    return gpus_of(visible, listing, memory)
+
+
+def _why(error: OSError | subprocess.SubprocessError) -> str:
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"nvidia-smi has not answered for {error.timeout:.0f} s"
+    if isinstance(error, subprocess.CalledProcessError):
+        said = (error.stdout or error.stderr or "").strip().splitlines()
+        return f"nvidia-smi failed with code {error.returncode}" + (f" ({said[0]})" if said else "")
+    return f"nvidia-smi can't be run ({error})"
 
 
 def gpus_of(visible: str | None, listing: str, memory: str) -> tuple[Gpu, ...]:
@@ -206,7 +237,7 @@ def _size(name: str, sizes: Mapping[str, float]) -> float | None:
 
 
 def _nvidia_smi(*arguments: str) -> str:
-    done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=PATIENCE, check=True)
     return done.stdout
 
 

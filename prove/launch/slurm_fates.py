@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from prove.errors import ProveError
 from prove.launch.folder import LaunchDir
 from prove.launch.queue import Queue, TaskStatus, compressed, query
-from prove.launch.settle import ALIVE, UNKNOWN, Fate, Fates
+from prove.launch.settle import ALIVE, UNKNOWN, Fate, Fates, is_gone, seems_held
 from prove.launch.slurm import ask, cancel, job_name, offsets
 from prove.spec.event import FailureKind
 from prove.store.claims import LaunchRow
@@ -44,6 +44,8 @@ def slurm_fates(store: Store, launches: Sequence[LaunchRow]) -> tuple[dict[str, 
     Array jobs that nobody noted, because the submitting command died, are found by their name and noted.
     """
     names = [job_name(row.id) for row in launches]
+    # Asked first: what is being submitted now may be only half in the answer.
+    submitting = {row.id for row in launches if seems_held(LaunchDir.of(store.results_folder, row.id))}
     try:
         queue = query(names, min(row.created_at for row in launches))
     except ProveError as error:
@@ -51,12 +53,16 @@ def slurm_fates(store: Store, launches: Sequence[LaunchRow]) -> tuple[dict[str, 
         return {row.id: _SlurmFates(row, None, (), store.results_folder) for row in launches}, [note]
     fates: dict[str, Fates] = {}
     notes: list[str] = []
+    noted = {row.id: row.slurm_jobs for row in store.open_launches()}  # by who has submitted them meanwhile
     for row in launches:
+        if row.id in submitting:
+            fates[row.id] = _SlurmFates(row, None, (), store.results_folder)
+            continue
         folder = LaunchDir.of(store.results_folder, row.id)
-        jobs = row.slurm_jobs or tuple(queue.arrays(job_name(row.id)))
-        if not row.slurm_jobs and jobs and not folder.is_held():
-            store.submitted(row.id, jobs)
-        if not folder.path.exists() and (living := _living(queue, jobs)):
+        jobs = noted.get(row.id) or row.slurm_jobs or tuple(queue.arrays(job_name(row.id)))
+        if not noted.get(row.id) and jobs:
+            store.found_jobs(row.id, jobs)
+        if is_gone(folder) and (living := _living(queue, jobs)):
             cancel(living)
             notes.append(f"Launch {row.id}: its folder is gone; its jobs were cancelled ({', '.join(jobs)}).")
         fates[row.id] = _SlurmFates(row, queue, jobs, store.results_folder)
@@ -87,25 +93,23 @@ class _SlurmFates(Fates):
         self._row, self._queue, self._jobs = row, queue, jobs
         self._folder = LaunchDir.of(results, row.id)
         self._offsets = offsets(self._folder)
-        self._submitting = self._folder.is_held()
+        self._gone = is_gone(self._folder)
         self._young = abs(time.time() - row.created_at) < GRACE_SECONDS  # abs: clocks are set back, too
 
     def of(self, task: int) -> Fate:
-        if self._queue is None or self._submitting:
+        if self._queue is None:
             return UNKNOWN
-        if not self._folder.path.exists():
+        if self._gone:
             return Fate(False, why="Its launch folder was deleted.")
-        if not self._jobs:
-            return UNKNOWN if self._young else Fate(False, why="It was never submitted: its launch died before that.")
         position, index = self._element(task)
         if position >= len(self._jobs):
-            return Fate(False, why="It was never submitted: its launch died before that.")
+            return UNKNOWN if self._young else Fate(False, why="It was never submitted: its launch died before that.")
         job = self._jobs[position]
         return self._fate(self._queue, job, index, task)
 
     def _fate(self, queue: Queue, job: str, index: int, task: int) -> Fate:
         status = queue.find((job, index))
-        if status is None and not self._known(queue, job):
+        if status is None and job not in queue.jobs:
             if self._young or self._row.user_name != getpass.getuser():  # a cluster may hide others' jobs
                 return UNKNOWN
             return Fate(False, why=f"SLURM no longer knows job {job}.", kind=FailureKind.NODE_LOST)
@@ -114,6 +118,8 @@ class _SlurmFates(Fates):
         if status is None:  # accounts are kept of whatever has started, and the queue holds what has not
             return Fate(False, why=f"{job}_{index} was cancelled before it started.", cancelled=True)
         if status.life != "over" and (job, index) not in queue.live:
+            if self._young:
+                return UNKNOWN  # submitted between the two questions
             return Fate(False, why=f"SLURM has lost {job}_{index}.", kind=FailureKind.NODE_LOST)
         if status.life != "over":
             return _WAITING if status.life == "waiting" else ALIVE
@@ -131,18 +137,17 @@ class _SlurmFates(Fates):
         by_itself = status.state == "FAILED" and number in ("", "0") and int(code or 1) < 128  # above: by a signal
         return Fate(False, why=why, kind=kind, at_once=kind is FailureKind.OUT_OF_MEMORY, by_itself=by_itself)
 
-    def _known(self, queue: Queue, job: str) -> bool:
-        return any(each == job for known in (queue.live, queue.past or {}) for each, _ in known)
-
     def _element(self, task: int) -> tuple[int, int]:
         position = bisect(self._offsets, task) - 1
         return position, task - self._offsets[position]
 
     def over(self) -> bool:
-        if self._queue is None or self._submitting:
+        if self._queue is None:
             return False
         if not self._jobs:
             return not self._young
+        if self._young and not self._queue.jobs.issuperset(self._jobs):
+            return False  # just submitted, and not to be seen yet
         return not _living(self._queue, self._jobs)
 
     def withdraw(self) -> list[str]:

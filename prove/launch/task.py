@@ -21,7 +21,7 @@ from prove.errors import ProveError
 from prove.launch.folder import Assignment, Launch, LaunchDir
 from prove.launch.lives import Lives
 from prove.launch.pool import run_pool
-from prove.launch.slots import Slot, slots, this_machine
+from prove.launch.slots import Slot, machine_for, slots
 from prove.launch.slurm import ask
 from prove.launch.slurm_options import SlurmOptions
 from prove.rundir import RunDir
@@ -75,7 +75,7 @@ def perform(folder: LaunchDir, offset: int, environment: Mapping[str, str]) -> i
         return 0
     time_is_up(folder, number).unlink(missing_ok=True)
     warned = listen_for_warning()
-    outcome = run_pool(folder, todo, places(options, todo, environment), launcher=launcher)
+    outcome = run_pool(folder, todo, places(options, todo, environment), launcher=launcher, task=number)
     if warned.is_set():
         time_is_up(folder, number).touch()
     todo = left(folder, launch, todo, launcher)
@@ -128,8 +128,8 @@ def places(options: SlurmOptions, todo: Sequence[Assignment], environment: Mappi
     Raises:
         ProveError: GPUs were asked for, and none is here.
     """
-    machine = this_machine()
-    if options.gpus not in (None, "0") and not machine.gpus and any(each.placement["cuda"] for each in todo):
+    machine = machine_for(each.device for each in todo)
+    if options.gpus not in (None, "0") and not machine.gpus and any(each.device != "cpu" for each in todo):
         raise ProveError(
             f"This task has asked SLURM for gpus={options.gpus}, but sees none: it would train on the CPU.",
             hint="Look at the cluster's GRES, or train on the CPU on purpose with --device cpu.",

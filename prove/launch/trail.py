@@ -40,6 +40,10 @@ class Trail:
     def finished(self) -> bool:
         return self.ending is not None and self.ending["kind"] == "finished"
 
+    @property
+    def failed(self) -> bool:
+        return self.ending is not None and self.ending["kind"] == "failed"
+
     def expect(self) -> None:
         """A new attempt is about to start: how earlier ones ended is past, and the file may be a new one."""
         self.ending = None

@@ -68,7 +68,7 @@ class PoolOutcome:
         not_started: why, by key: what the worker said before its first event, or why its folder can't be written.
         cancelled: keys of the runs that were called off.
         interrupted: keys of the runs that were stopped, or not reached, because the pool was stopped.
-        signal: name of the signal that stopped the pool; empty if none did.
+        signal: what stopped the pool: the name of a signal, or a pause of its own; empty if nothing did.
     """
 
     finished: tuple[str, ...] = ()

@@ -54,6 +54,9 @@ class FailureKind(StrEnum):
         return _ADVICE[self]
 
 
+DISK_FULL = "The disk is full: make room, then run it again to continue from its checkpoint."
+"""Reason of an interruption that is no fault of the run."""
+
 _ADVICE = {
     FailureKind.OUT_OF_MEMORY: "Use a smaller --batch-size or --crop-size, or a device with more memory.",
     FailureKind.DIVERGED: "The named terms were not finite: lower --lr or the term's weight, or delay its start.",

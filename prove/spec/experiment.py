@@ -9,17 +9,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from prove.errors import ProveError
+from prove.errors import ProveError, unknown
 from prove.spec.expr import Value
+from prove.spec.job import METRICS
 from prove.spec.located import Node, Place, Section
 from prove.spec.matrix import Block, Cell, Group, Matrix, identity
 from prove.spec.matrix_file import MatrixReader, anchored
+from prove.spec.parse import parse
 from prove.spec.settings import SETTINGS, values_of_flag
 
 KEYS = (
     "name", "description", "extends", "matrix", "zip", "include", "exclude", "overrides", "train", "terms", "launch",
     "report",
 )  # fmt: skip
+
+REPORT = ("baseline", "metric", "smallest_effect", "hypotheses")
+"""Keys of the report section."""
 
 _MERGED = ("matrix", "train", "launch", "report")
 """Mappings of which a file that extends another replaces single keys."""
@@ -39,6 +44,7 @@ class Experiment:
         terms: YAML files of a user's own loss terms, absolute.
         description: what it shows, costs and gives: the comment that opens the file.
         file: where it was read from; None for flags.
+        over: settings that win over every cell's; never an axis.
         places: where each value of each setting stands, by name and `prove.spec.matrix.identity`.
     """
 
@@ -50,6 +56,7 @@ class Experiment:
     terms: tuple[Path, ...] = ()
     description: str = ""
     file: Path | None = None
+    over: Mapping[str, Value] = field(default_factory=dict)
     places: Mapping[tuple[str, Hashable], Place] = field(default_factory=dict, compare=False, repr=False)
 
     def cells(self) -> Iterator[Cell]:
@@ -64,7 +71,7 @@ class Experiment:
                 folder = dict(folders).get(cell.get("dataset"))
                 if folder is not None:
                     cell["data_root"] = folder
-            yield cell
+            yield {**cell, **self.over}
 
     def values(self) -> Iterator[tuple[str, Value, Place | None]]:
         """Every setting with every value that it has somewhere, once, and where that stands: for checking names."""
@@ -114,11 +121,11 @@ def experiment_of_flags(
         if given is None:
             continue
         if not SETTINGS[setting].axis:
-            fixed[setting] = _of_flag(setting, given)
+            fixed[setting] = of_flag(setting, given)
         elif isinstance(given, str):
             groups.append(Group.axis(setting, values_of_flag(setting, given)))
         else:
-            groups.append(Group.axis(setting, [_of_flag(setting, given)]))
+            groups.append(Group.axis(setting, [of_flag(setting, given)]))
     if not groups:
         raise ProveError(
             "Nothing to sweep over.",
@@ -145,7 +152,12 @@ def experiment_of_flags(
 _NAME_HINT = "Write letters, digits, _, - and points, at most 64, first a letter, a digit or _."
 
 
-def _of_flag(name: str, given: Any) -> Value:
+def of_flag(name: str, given: Any) -> Value:
+    """The value that a flag gives to a setting.
+
+    Raises:
+        ProveError: it can't be this setting's; names the flag.
+    """
     setting = SETTINGS[name]
     try:
         return setting.read_word(given) if isinstance(given, str) else setting.read(given)
@@ -276,10 +288,22 @@ def _report(keys: Mapping[str, Node]) -> Section:
     """The report's mapping; the keys that PROVE knows are what they must be."""
     section = _section(keys, "report", "report: {baseline: ce, metric: mIoU}")
     for key, value in section.items():
+        if key not in REPORT:
+            unknown_key = unknown("key", key, REPORT, where="in report")
+            raise section.error(key, unknown_key.message, unknown_key.hint)
         if key == "baseline" and not (isinstance(value, str) and value.strip()):
             raise section.error(key, f"baseline must be the text of an objective, not {value!r}.")
+        if key == "baseline":
+            try:
+                parse(value)
+            except ProveError as error:
+                raise section.error(key, error.message, error.hint) from None
         if key == "metric" and not (value and all(isinstance(each, str) for each in _listed(value))):
             raise section.error(key, f"metric must be a name or a list of names, such as mIoU, not {value!r}.")
+        for name in _listed(value) if key == "metric" else ():
+            if name not in METRICS:
+                unknown_metric = unknown("metric", name, METRICS)
+                raise section.error(key, unknown_metric.message, unknown_metric.hint)
         if key == "smallest_effect" and not _is_positive(value):
             raise section.error(key, f"smallest_effect must be a number > 0, in percentage points, not {value!r}.")
         if key == "hypotheses" and not isinstance(value, list | dict):

@@ -21,7 +21,8 @@ class Rates:
     """How long finished runs took, by what they were.
 
     Attributes:
-        by_loss: seconds per iteration, validation included, of a shape with an objective; the median over its runs.
+        by_loss: seconds per iteration, validation included, of a shape with an objective: the median over its longest
+            runs, since in a short one the first iterations weigh too much.
         by_shape: the same, whatever the objective.
         memory: peak memory by shape in MiB, the largest.
     """
@@ -55,24 +56,29 @@ def rates(connection: Connection) -> Rates:
         "SELECT dataset, model, loss, iteration, train_seconds, peak_memory_mib, job FROM runs "
         "WHERE state = 'finished' AND train_seconds IS NOT NULL AND iteration > 0"
     )
-    times: dict[tuple[Shape, str], list[float]] = {}
+    times: dict[tuple[Shape, str], list[tuple[int, float]]] = {}
     memory: dict[Shape, float] = {}
     for dataset, model, loss, iteration, seconds, peak, job in rows:
         found = _batch_and_crop(job[job.rindex('"train":') + len('"train":') : -1])
         if found is None:
             continue
         shape = (dataset, model, *found)
-        times.setdefault((shape, loss), []).append(seconds / iteration)
+        times.setdefault((shape, loss), []).append((iteration, seconds))
         if peak is not None:
             memory[shape] = max(peak, memory.get(shape, 0.0))
-    by_shape: dict[Shape, list[float]] = {}
+    by_shape: dict[Shape, list[tuple[int, float]]] = {}
     for (shape, _), each in times.items():
         by_shape.setdefault(shape, []).extend(each)
     return Rates(
-        {key: statistics.median(each) for key, each in times.items()},
-        {key: statistics.median(each) for key, each in by_shape.items()},
+        {key: _rate(each) for key, each in times.items()},
+        {key: _rate(each) for key, each in by_shape.items()},
         memory,
     )
+
+
+def _rate(runs: list[tuple[int, float]]) -> float:
+    longest = max(iterations for iterations, _ in runs)
+    return statistics.median(seconds / count for count, seconds in runs if count >= longest / 2)
 
 
 @cache

@@ -15,8 +15,10 @@ from typing import Any
 
 from prove.rundir import RunDir
 from prove.spec.event import FailureKind, State
+from prove.spec.job import Job
 from prove.store.connection import Connection, Row, query_among
 from prove.store.fold import LOST
+from prove.store.register import JOIN, REGISTER, registration
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Claim:
     Attributes:
         task: which of the launch's tasks.
         attempts: attempts at the run that have reported something, over all launches.
+        failure: why it failed; None otherwise.
     """
 
     key: str
@@ -59,6 +62,7 @@ class Claim:
     task: int
     state: State
     attempts: int
+    failure: FailureKind | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,42 @@ def submitted(connection: Connection, launch_id: str, slurm_jobs: Sequence[str])
         )
 
 
+def found_jobs(connection: Connection, launch_id: str, slurm_jobs: Sequence[str]) -> None:
+    """`submitted`, of array jobs that were found by their name: what the submitting command has noted stands."""
+    with connection.writing():
+        connection.execute(
+            "UPDATE launches SET slurm_jobs = :jobs WHERE id = :id AND slurm_jobs IS NULL",
+            {"jobs": ",".join(slurm_jobs), "id": launch_id},
+        )
+
+
+def launch_ids(connection: Connection) -> set[str]:
+    """All launches that the database knows."""
+    return {launch_id for (launch_id,) in connection.query("SELECT id FROM launches")}
+
+
+def take_back(
+    connection: Connection, launch: LaunchRow, jobs: Sequence[tuple[Job, str]], tasks: Mapping[str, int]
+) -> None:
+    """Record a launch that the database has lost, in one transaction: its runs, and its claim on what is not concluded.
+
+    Args:
+        jobs: of its runs, each with its objective in its short canonical text.
+        tasks: the task of each key.
+    """
+    rows = [registration(job, loss_text, launch.created_at) for job, loss_text in jobs]
+    with connection.writing():
+        connection.execute(_NEW_LAUNCH, {**asdict(launch), "slurm_jobs": None})
+        connection.execute_many(REGISTER, rows)
+        if launch.experiment is not None:
+            connection.execute_many(JOIN, [{"experiment": launch.experiment, "key": row["key"]} for row in rows])
+        connection.execute_many(
+            "UPDATE runs SET launch = :launch, task = :task "
+            "WHERE key = :key AND launch IS NULL AND state IN ('planned', 'interrupted', 'running')",
+            [{"launch": launch.id, "task": task, "key": key} for key, task in tasks.items()],
+        )
+
+
 def open_launches(connection: Connection) -> list[LaunchRow]:
     """The launches of which something may still start or run, oldest first."""
     rows = connection.query(
@@ -160,11 +200,14 @@ def claims(connection: Connection, launch_id: str | None = None) -> list[Claim]:
     """The runs that open launches hold, or that one holds, by launch and task."""
     where, params = ("launch IS NOT NULL", {}) if launch_id is None else ("launch = :launch", {"launch": launch_id})
     rows = connection.query(
-        "SELECT key, launch, task, state, attempts FROM runs "
+        "SELECT key, launch, task, state, attempts, failure FROM runs "
         f"WHERE {where} AND launch IN (SELECT id FROM launches WHERE closed_at IS NULL) ORDER BY launch, task, runs.id",
         params,
     )
-    return [Claim(key, launch, task, State(state), attempts) for key, launch, task, state, attempts in rows]
+    return [
+        Claim(key, launch, task, State(state), attempts, FailureKind(failure) if failure else None)
+        for key, launch, task, state, attempts, failure in rows
+    ]
 
 
 def states(connection: Connection, keys: Iterable[str]) -> dict[str, tuple[State, str | None]]:

@@ -17,7 +17,8 @@ LOST = "The worker ended without a word: it was killed, or its machine went down
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 """What a line that is not an event of this PROVE raises."""
 
-_TERMINAL = (State.FINISHED, State.FAILED, State.CANCELLED)
+TERMINAL = (State.FINISHED, State.FAILED, State.CANCELLED)
+"""States that only a new attempt leads out of, or an end that the events tell themselves."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _changes(progress: Progress, event: Event) -> dict[str, Any]:
                 "iteration": _reached(progress, event.get("iteration")),
                 "finished_at": real(event["time"]),
             }
-        case "interrupted" | "wired" | "train" | "validated" | "best" | "checkpoint" if progress.state in _TERMINAL:
+        case "interrupted" | "wired" | "train" | "validated" | "best" | "checkpoint" if progress.state in TERMINAL:
             return {}
         case "interrupted":
             reached = _reached(progress, event.get("iteration"))

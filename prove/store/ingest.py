@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from prove.store.fold import MALFORMED, Progress
 from prove.store.news import News
 from prove.store.register import REGISTER, registration
 from prove.store.rows import ATTEMPT, RECORDED, Attempt, progress_of
-from prove.store.writing import UNREADABLE, Writing
+from prove.store.writing import ELSEWHERE, UNREADABLE, Writing
 
 EVENTS = RunDir(Path()).events.name
 
@@ -34,14 +34,22 @@ def ingest(connection: Connection, results: Path) -> int:
     """Record what all run folders have reported since the last time; how many events were new.
 
     Idempotent, and safe beside other ingesters: one writes at a time, and each looks again at how far the others got.
-    Where the database is the results folder's own, a run whose folder is gone is planned again.
+    Where the database is the results folder's own, a run whose folder is gone is planned again. Where it is not, a run
+    that another results folder has reported stays that one's: it would change with whoever looks.
     """
+    owned = owns(connection, results)
     changed, gone = _survey(connection, results)
+    if changed and not owned:
+        told = {key for (key,) in connection.query(f"SELECT key FROM problems WHERE position = {ELSEWHERE}")}
+        others = _reported_elsewhere(connection, results, changed)
+        changed = [key for key in changed if key not in told or key not in others]
     events = 0
     for start in range(0, len(changed), BATCH):
         with connection.writing():
-            events += _ingest_runs(connection, results, changed[start : start + BATCH])
-    if gone and owns(connection, results):
+            batch = changed[start : start + BATCH]
+            others = {} if owned else _reported_elsewhere(connection, results, batch)
+            events += _ingest_runs(connection, results, batch, others)
+    if gone and owned:
         settle_deleted(connection, results, gone)
     return events
 
@@ -71,6 +79,25 @@ def _seen(connection: Connection) -> dict[str, tuple[int, int]]:
     return {key: (size, mtime) for key, size, mtime in rows}
 
 
+def _reported_elsewhere(connection: Connection, results: Path, keys: Iterable[str]) -> dict[str, str]:
+    """Those of these runs whose events came from another results folder, and from which.
+
+    Not those that a launch of this one has taken on: what they report from now on is reported here.
+    """
+    here = str(results.resolve())
+    rows = query_among(
+        connection,
+        "SELECT runs.key, runs.launch, ingest.results FROM runs JOIN ingest ON ingest.run_id = runs.id "
+        "WHERE runs.key IN :values",
+        keys,
+    )
+    return {
+        key: folder
+        for key, launch, folder in rows
+        if folder not in (None, here) and not (launch and os.path.isdir(results / "launches" / launch))
+    }
+
+
 def _event_file(folder: int, name: str) -> tuple[int, int] | None:
     """Size and time of a run folder's events; None where there are none."""
     try:
@@ -91,15 +118,18 @@ class _Known(NamedTuple):
     head: str | None
 
 
-def _ingest_runs(connection: Connection, results: Path, keys: Sequence[str]) -> int:
-    writing = Writing(connection)
+def _ingest_runs(connection: Connection, results: Path, batch: Sequence[str], others: Mapping[str, str]) -> int:
+    writing, here = Writing(connection), str(results.resolve())
+    for key, other in others.items():
+        writing.report(key, ELSEWHERE, f"The events in {here} are not taken in: {other} has reported this run.", "")
+    keys = [key for key in batch if key not in others]
     known = _known(connection, keys)
     if new := _register(connection, results, [key for key in keys if key not in known], writing):
         known |= _known(connection, new)
     attempts = _attempts(connection, [run.run_id for run in known.values()])
     folder, events, read = f"{results}/runs", 0, []
     for key, run in known.items():
-        found = _ingest_run(f"{folder}/{key}/{EVENTS}", key, run, attempts.get(run.run_id, {}), writing)
+        found = _ingest_run(f"{folder}/{key}/{EVENTS}", key, run, attempts.get(run.run_id, {}), writing, here)
         if found is not None:
             events += found
             read.append(key)
@@ -142,7 +172,9 @@ def _register(connection: Connection, results: Path, keys: Iterable[str], writin
     return [row["key"] for row in rows]
 
 
-def _ingest_run(path: str, key: str, known: _Known, attempts: dict[int, Attempt], writing: Writing) -> int | None:
+def _ingest_run(
+    path: str, key: str, known: _Known, attempts: dict[int, Attempt], writing: Writing, here: str
+) -> int | None:
     """How many events were new; None where they can't be read."""
     try:
         tail = _tail(path, known)
@@ -169,7 +201,7 @@ def _ingest_run(path: str, key: str, known: _Known, attempts: dict[int, Attempt]
         news.catch_up()
         # The size is less than the file's where a read falls short: it is looked at again.
         size = tail.start + len(tail.data)
-        seen = {"position": position, "size": size, "mtime_ns": tail.mtime_ns, "head": tail.head}
+        seen = {"position": position, "size": size, "mtime_ns": tail.mtime_ns, "head": tail.head, "results": here}
         writing.add(known.run_id, news, seen)
     return news.events
 

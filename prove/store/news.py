@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prove.spec.event import State
-from prove.store.fold import Event, Progress, advance, count, optional, real, text
+from prove.store.fold import TERMINAL, Event, Progress, advance, count, optional, real, text
 from prove.store.rows import Attempt
 
 _decode = json.JSONDecoder().raw_decode
@@ -133,7 +133,9 @@ def _parsed(line: bytes) -> tuple[Any, str]:
 
 def _attempt(attempt: Attempt, event: Event, progress: Progress) -> Attempt:
     kind, at = str(event["kind"]), real(event["time"])
-    changes: dict[str, Any] = {"seen_at": max(at, attempt.seen_at), "ended_at": None, "ending": None, "reason": None}
+    changes: dict[str, Any] = {"seen_at": max(at, attempt.seen_at)}
+    if kind == "started" or progress.state not in TERMINAL:  # what comes late does not open it again
+        changes |= {"ended_at": None, "ending": None, "reason": None}
     if kind == "started":
         changes |= {
             "host": _named(event, "host"),

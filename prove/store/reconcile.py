@@ -4,57 +4,86 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from prove.rundir import RunDir
+from prove.spec.event import State
+from prove.store.clock import file_system_time
 from prove.store.connection import Connection
-from prove.store.fold import LOST, settle
+from prove.store.deleted import owns
+from prove.store.fold import LOST
 from prove.store.rows import RECORDED, progress_of
 from prove.store.writing import write_progress
 
+SILENT_SECONDS = 3600.0
+"""How long a run of another machine that nobody has claimed may say nothing."""
+
+_RUNNING = (
+    "FROM runs JOIN ingest ON ingest.run_id = runs.id "
+    "LEFT JOIN attempts ON attempts.run_id = runs.id AND attempts.number = runs.attempts "
+    "WHERE runs.state = 'running' AND runs.launch IS NULL"
+)
+
 
 def reconcile(connection: Connection, results: Path) -> int:
-    """Set runs whose worker on this machine died without a word to interrupted; how many those were.
+    """Set runs whose worker died without a word to interrupted; how many those were.
 
     Not those that a launch has taken on: whether it will start them again is for who knows launches to say.
     Only after `ingest`. A worker holds its folder from before its first event to after its last: where nobody holds it
-    and no event has come since it was last read, nothing more will come.
+    and no event has come since it was last read, nothing more will come from this machine. Another machine's lock may
+    not be seen from here: its run is given up after an hour without a word.
     """
-    rows = connection.query(
-        "SELECT runs.key, ingest.size FROM runs "
-        "JOIN ingest ON ingest.run_id = runs.id "
-        "JOIN attempts ON attempts.run_id = runs.id AND attempts.number = runs.attempts "
-        "WHERE runs.state = 'running' AND runs.launch IS NULL AND attempts.host = :host",
-        {"host": socket.gethostname()},
-    )
-    dead = [key for key, size in rows if _is_dead(RunDir.of(results, key), size)]
+    here = None if owns(connection, results) else str(results.resolve())
+    rows = [
+        (RunDir.of(results, key), size, host)
+        for key, size, host, folder in connection.query(
+            f"SELECT runs.key, ingest.size, attempts.host, ingest.results {_RUNNING}"
+        )
+        if here is None or folder in (None, here)
+    ]
+    quiet = [(run, host) for run, size, host in rows if _is_quiet(run, size)]
+    dead = {run.key: LOST for run, host in quiet if host == socket.gethostname()}
+    if elsewhere := [(run, host) for run, host in quiet if host != socket.gethostname()]:
+        dead |= {
+            run.key: f"No word from {host or 'its machine'} for an hour, and no launch has it."
+            for run, host in _long_silent(results, elsewhere)
+        }
     if not dead:
         return 0
     with connection.writing():
-        return sum(_interrupt(connection, RunDir.of(results, key)) for key in dead)
+        return _interrupt(connection, results, dead)
 
 
-def _is_dead(run: RunDir, ingested: int) -> bool:
+def _is_quiet(run: RunDir, ingested: int) -> bool:
     try:
         return not run.is_held() and os.stat(run.events).st_size == ingested
-    except FileNotFoundError:
-        return False  # another results folder's run, or a removed one: not for us to settle
+    except OSError:
+        return False  # another results folder's run, or a removed one, or it can't be known: not for us to settle
 
 
-def _interrupt(connection: Connection, run: RunDir) -> int:
-    rows = connection.query(
-        f"SELECT {RECORDED}, runs.id, ingest.size FROM runs JOIN ingest ON ingest.run_id = runs.id "
-        "WHERE key = :key AND state = 'running' AND launch IS NULL",
-        {"key": run.key},
-    )
-    if not rows or not _is_dead(run, rows[0][-1]):
-        return 0  # somebody else has settled it, or started it again
-    (*values, run_id, _) = rows[0]
-    progress = progress_of(values)
-    write_progress(connection, run_id, settle(progress, alive=False))
-    connection.execute(
-        "UPDATE attempts SET ending = 'interrupted', ended_at = seen_at, reason = :reason "
-        "WHERE run_id = :run_id AND number = :number",
-        {"run_id": run_id, "number": progress.attempts, "reason": LOST},
-    )
-    return 1
+def _long_silent(results: Path, runs: list[tuple[RunDir, str | None]]) -> list[tuple[RunDir, str | None]]:
+    try:
+        before = file_system_time(results) - SILENT_SECONDS
+        return [(run, host) for run, host in runs if os.stat(run.events).st_mtime < before]
+    except OSError:
+        return []  # it can't be known
+
+
+def _interrupt(connection: Connection, results: Path, dead: Mapping[str, str]) -> int:
+    count = 0
+    for key, why in dead.items():
+        rows = connection.query(f"SELECT {RECORDED}, runs.id, ingest.size {_RUNNING} AND key = :key", {"key": key})
+        if not rows or not _is_quiet(RunDir.of(results, key), rows[0][-1]):
+            continue  # somebody else has settled it, or started it again
+        (*values, run_id, _) = rows[0]
+        progress = progress_of(values)
+        write_progress(connection, run_id, replace(progress, state=State.INTERRUPTED, message=why))
+        connection.execute(
+            "UPDATE attempts SET ending = 'interrupted', ended_at = seen_at, reason = :reason "
+            "WHERE run_id = :run_id AND number = :number",
+            {"run_id": run_id, "number": progress.attempts, "reason": why},
+        )
+        count += 1
+    return count

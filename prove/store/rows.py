@@ -178,7 +178,7 @@ class Problem:
 
     Attributes:
         key: the run folder's name.
-        position: byte where the line starts in ``events.jsonl``; -1 for the folder itself.
+        position: byte where the line starts in ``events.jsonl``; negative for the folder itself.
         message: what is wrong.
         line: the start of the line.
     """

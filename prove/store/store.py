@@ -15,6 +15,7 @@ from prove.spec.job import Job
 from prove.store import claims, schema
 from prove.store.claims import Claim, LaunchRow, Settlement
 from prove.store.connection import DATABASE, SQLITE, Connection, connect
+from prove.store.deleted import owns
 from prove.store.ingest import ingest
 from prove.store.reconcile import reconcile
 from prove.store.register import register
@@ -109,6 +110,11 @@ class Store:
     ) -> None:
         self.close()
 
+    @property
+    def is_own(self) -> bool:
+        """Whether the database is the results folder's own: another may hold runs whose folders are elsewhere."""
+        return owns(self.connection, self.results_folder)
+
     # What is written
 
     def upsert(self, job: Job, loss_text: str, experiment: str | None = None) -> RunRow:
@@ -151,6 +157,18 @@ class Store:
     def submitted(self, launch_id: str, slurm_jobs: Sequence[str]) -> None:
         """Note the array jobs of a launch."""
         claims.submitted(self.connection, launch_id, slurm_jobs)
+
+    def found_jobs(self, launch_id: str, slurm_jobs: Sequence[str]) -> None:
+        """`submitted`, of array jobs that were found by their name: what the submitting command has noted stands."""
+        claims.found_jobs(self.connection, launch_id, slurm_jobs)
+
+    def launch_ids(self) -> set[str]:
+        """All launches that the database knows."""
+        return claims.launch_ids(self.connection)
+
+    def take_back(self, launch: LaunchRow, jobs: Sequence[tuple[Job, str]], tasks: Mapping[str, int]) -> None:
+        """Record a launch that the database has lost: its runs, and its claim on what is not concluded."""
+        claims.take_back(self.connection, launch, jobs, tasks)
 
     def open_launches(self) -> list[LaunchRow]:
         """The launches of which something may still start or run, oldest first."""

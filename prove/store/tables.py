@@ -151,6 +151,7 @@ ingest = Table(
     Column("size", BigInteger, nullable=False),
     Column("mtime_ns", BigInteger, nullable=False),
     Column("head", String(32), nullable=False),
+    Column("results", Text),
     PrimaryKeyConstraint("run_id"),
 )
 

@@ -15,6 +15,9 @@ from prove.store.rows import ATTEMPT, FIELDS
 UNREADABLE = -1
 """Position of the problem that a run folder as a whole can't be read."""
 
+ELSEWHERE = -2
+"""Position of the problem that another results folder has reported the run to the same database."""
+
 EXCERPT = 500
 """Characters kept of a line that could not be read."""
 
@@ -55,9 +58,11 @@ _EVIDENCE = """
 """
 
 _INGEST = """
-    INSERT INTO ingest (run_id, position, size, mtime_ns, head) VALUES (:run_id, :position, :size, :mtime_ns, :head)
+    INSERT INTO ingest (run_id, position, size, mtime_ns, head, results)
+    VALUES (:run_id, :position, :size, :mtime_ns, :head, :results)
     ON CONFLICT (run_id) DO UPDATE SET
-        position = excluded.position, size = excluded.size, mtime_ns = excluded.mtime_ns, head = excluded.head
+        position = excluded.position, size = excluded.size, mtime_ns = excluded.mtime_ns,
+        head = excluded.head, results = excluded.results
 """
 
 _PROBLEM = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import torch
 
 from prove.errors import ProveError
@@ -24,6 +26,18 @@ def kind_of(error: BaseException) -> FailureKind:
         isinstance(error, RuntimeError) and any(text in str(error) for text in _MEMORY)
     )
     return FailureKind.OUT_OF_MEMORY if memory else FailureKind.ERROR
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an exception means that there is no room left: nothing is wrong with the run itself."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(seen, RuntimeError) and "inline_container" in str(seen) and "unexpected pos" in str(seen):
+            return True  # what torch.save says of a write that was cut short
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def describe(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from prove.errors import ProveError
 from prove.rundir import RunDir
 from prove.spec.event import encode
 from prove.spec.narrate import line
@@ -27,6 +28,7 @@ class Recorder:
 
     def __init__(self, run: RunDir) -> None:
         earlier = _events(run)
+        self._key = run.key
         self.attempt = 1 + sum(event.get("kind") == "started" for event in earlier)
         self.validated = {event.get("iteration") for event in earlier if event.get("kind") == "validated"}
         self._max_iters = 0
@@ -35,6 +37,13 @@ class Recorder:
             self._file.write(b"\n")  # the previous worker was killed inside a line
 
     def emit(self, kind: str, **fields: Any) -> None:
+        """Report an event.
+
+        Raises:
+            ProveError: the file was deleted: nobody would read it, and another worker may have begun anew.
+        """
+        if os.fstat(self._file.fileno()).st_nlink == 0:
+            raise ProveError(f"The folder of run {self._key} was deleted while it was trained.")
         event = {"kind": kind, "time": time.time(), "attempt": self.attempt, **fields}
         self._file.write(encode(event))
         self._file.flush()

@@ -25,9 +25,10 @@ from prove.losses.user_terms import load_terms
 from prove.provenance import collect
 from prove.rundir import RunDir, read_json, write_atomically, write_json
 from prove.spec import Job
+from prove.spec.event import DISK_FULL
 from prove.training import registered  # noqa: F401 - registers what the config names
 from prove.training.dataset import BadData
-from prove.training.failures import describe, kind_of
+from prove.training.failures import describe, is_disk_full, kind_of
 from prove.training.guard import Diverged
 from prove.training.recorder import Recorder
 from prove.training.runner import ProveRunner, load_checkpoint
@@ -98,6 +99,9 @@ def attempt(run: RunDir, recorder: Recorder) -> int:
         return 130
     except Exception as error:
         traceback.print_exc()
+        if is_disk_full(error):
+            recorder.emit("interrupted", reason=DISK_FULL, iteration=runner.iter if runner else iteration)
+            return 130
         kind = kind_of(error)
         reached = error.iteration if isinstance(error, Diverged) else runner.iter if runner else iteration
         recorder.emit("failed", failure=kind, message=describe(error), advice=kind.advice, iteration=reached)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prove.cli.execute import execute, set_aside
+from prove.cli.execute import execute, set_aside, settle_restart
 from prove.cli.progress import Progress
 from prove.cli.request import Plan, RunRequest, plan
 from prove.data.manifest import fingerprint
@@ -278,6 +278,22 @@ def test_a_run_that_another_process_trains_is_left_alone(
     run.events.write_bytes(encoded([started()]))  # its `prove run` may be gone, the worker lives on
     with run.lock(), pytest.raises(ProveError, match="being trained by another process"):
         again(chosen, tmp_path, restart=restart)
+    assert trained_files(run) == ALL_FILES
+
+
+def test_a_restart_takes_nothing_from_under_a_worker(camvid: Path, tmp_path: Path) -> None:
+    run = finish(tiny_plan(camvid), tmp_path)
+    with run.lock(), pytest.raises(ProveError, match="being trained by another process"):
+        set_aside(run)
+    assert trained_files(run) == ALL_FILES
+    set_aside(run)
+    made = trained_files(run)
+    with run.lock():
+        settle_restart(run)  # left to the one who holds the folder
+    assert trained_files(run) == made
+    set_aside(run)  # a second restart before the first one's worker has started
+    assert trained_files(run) == made
+    settle_restart(run)
     assert trained_files(run) == ALL_FILES
 
 

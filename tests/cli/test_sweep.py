@@ -140,6 +140,7 @@ def test_an_edited_file_adds_its_new_cells_and_keeps_the_old(home: Path) -> None
     assert (dry["runs"], dry["counts"]["new"], dry["counts"]["finished"]) == (6, 2, 4)
     assert dry["runs_of_unknown_cost"] == 0
     assert dry["expected_hours"] == pytest.approx(2 * 1.0 / 4 * 4 / 3600)  # as long as those that have finished
+    assert answer("sweep", longer, "--dry-run", "--results", home / "elsewhere")["expected_hours"] is None
     assert answer("sweep", longer)["launched"] == 2
     assert len(finishes(home)) == 6
 
@@ -209,11 +210,43 @@ def test_a_mistake_is_named_and_nothing_is_written(home: Path, text: str, says: 
         assert sorted(home.rglob("*")) == before
 
 
-def test_a_file_and_axes_contradict_each_other(home: Path) -> None:
-    result = prove("sweep", write(home), "--seed", "0")
+@pytest.mark.parametrize("flag", [("--seed", "0"), ("--no-amp",), ("--pretrained",), ("--name", "x"), ("--lr", "0.1")])
+def test_a_file_and_axes_contradict_each_other(home: Path, flag: tuple[str, ...]) -> None:
+    result = prove("sweep", write(home), *flag)
     assert result.exit_code == 2
     assert "extends" in result.stderr
     assert "Nothing to sweep over" in prove("sweep").stderr
+
+
+def test_where_it_runs_may_be_said_beside_a_file(home: Path) -> None:
+    write(home, EXPERIMENT.replace("device: cpu", "device: cuda"))
+    answer("sweep", "mine.yaml", "--device", "cpu", "--workers", 3, "--limit", 1)
+    launch = json.loads(next((home / "results" / "runs").glob("*/launch.json")).read_text())
+    assert (launch["placement"]["num_workers"], launch["device"]) == (3, "cpu")
+    result = prove("sweep", "mine.yaml", "--data-root", home / "nowhere")
+    assert (result.exit_code, "--data-root names" in result.stderr) == (2, True)
+
+
+def test_an_axis_that_is_given_twice_has_the_values_of_both(home: Path) -> None:
+    found = answer(
+        "sweep", "--model", "fcn_tiny", "--model", "pspnet_r50,segformer_mit-b0", "--no-pretrained", "--dry-run"
+    )
+    assert [cell["model"] for cell in found["matrix"]] == ["fcn_tiny", "pspnet_r50", "segformer_mit-b0"]
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_told_apart(home: Path) -> None:
+    answer("sweep", write(home), "--register-only")
+    longer = write(home, EXPERIMENT.replace("max_iters: 4", "max_iters: 5").replace("[none, focal]", "[focal, lovasz]"))
+    answer("sweep", longer, "--register-only")
+    lines = prove("status", "mine").stdout.splitlines()
+    counts = {line.rpartition("  ")[0].strip(): line.rpartition("  ")[2] for line in lines if line.startswith("ce")}
+    assert counts == {
+        "ce": "2P", "ce + 0.3*focal [max_iters 4]": "2P", "ce + 0.3*focal [max_iters 5]": "2P", "ce + 0.3*lovasz": "2P",
+    }  # fmt: skip
+    axis = answer("sweep", write(home, f"matrix: {{lr: [0.1, 0.2], amp: [true, false]}}\n{HEAD}"), "--dry-run")
+    assert [cell["loss"] for cell in axis["matrix"]] == [
+        "ce [amp true, lr 0.1]", "ce [amp false, lr 0.1]", "ce [amp true, lr 0.2]", "ce [amp false, lr 0.2]",
+    ]  # fmt: skip
 
 
 def test_a_dataset_that_is_not_there_is_said_before_anything_is_claimed(home: Path) -> None:
@@ -266,7 +299,8 @@ def test_what_is_cancelled_before_it_starts_never_starts(home: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [
     ("cancel",), ("retry",), ("cancel", "--where", "sed=1"), ("cancel", "--where", "x"), ("cancel", "ffff"),
-    ("cancel", "--experiment", "nope"), ("cancel", "abcd", "--all"),
+    ("cancel", "--experiment", "nope"), ("cancel", "abcd", "--all"), ("cancel", "--where", "state=runing"),
+    ("cancel", "--where", "seed=x"), ("cancel", "--where", "loss=focal"), ("cancel", "--where", "failure=oom"),
 ])  # fmt: skip
 def test_a_choice_that_chooses_nothing_is_refused(home: Path, arguments: tuple[str, ...]) -> None:
     answer("sweep", write(home), "--register-only")
@@ -388,3 +422,36 @@ def test_cancel_stops_what_runs_and_what_waits(home: Path) -> None:
     assert set(states(home).values()) == {"cancelled"}, said
     assert answer("status")["counts"]["cancelled"] == 4
     assert not workers_of(home)
+
+
+# what can't run here is refused before anything is claimed
+
+
+@pytest.mark.parametrize("more", [(), ("--detach",)])
+@pytest.mark.parametrize(
+    ("device", "flags", "says"),
+    [("cuda", (), "--device cuda, but no CUDA device"), ("auto", ("--per-gpu", 2), "--per-gpu 2, but no GPU is")],
+)
+def test_what_this_machine_has_not_is_refused_before_anything_is_claimed(
+    home: Path,
+    device: str,
+    flags: tuple[object, ...],
+    says: str,
+    more: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    file = write(home, EXPERIMENT.replace("device: cpu", f"device: {device}"))
+    result = prove("sweep", file, *flags, *more)
+    assert result.exit_code == 2, result.output
+    assert says in result.stderr
+    assert set(states(home).values()) == {"planned"}
+    assert not (home / "results" / "launches").exists()
+
+
+def test_the_device_that_was_asked_for_is_kept(home: Path) -> None:
+    for device in ("cpu", "auto"):
+        file = write(home, EXPERIMENT.replace("device: cpu", f"device: {device}"), f"{device}.yaml")
+        answer("sweep", file, "--limit", 1)
+    folders = (home / "results" / "runs").iterdir()
+    assert sorted(json.loads((folder / "launch.json").read_text())["device"] for folder in folders) == ["auto", "cpu"]

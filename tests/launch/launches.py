@@ -18,8 +18,8 @@ from journal import make_job
 
 from prove.build.job_config import Placement
 from prove.launch.folder import Assignment, Launch, LaunchDir
-from prove.launch.loop import Timing
 from prove.launch.slots import Slot
+from prove.launch.timing import Timing
 from prove.rundir import RunDir
 
 WORKER = "trivial_worker:main"

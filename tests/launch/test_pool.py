@@ -4,29 +4,62 @@ from __future__ import annotations
 
 import signal
 import time
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from launches import QUICK, TWO, assert_nobody_left, assignment, events, make_launch, meanwhile, run_of
+from launches import QUICK, TWO, WORKER, assert_nobody_left, assignment, events, make_launch, meanwhile, run_of
 
 from prove.errors import ProveError
-from prove.launch.loop import Timing
-from prove.launch.pool import run_launch, run_pool
+from prove.launch.folder import Assignment, Launch, LaunchDir
+from prove.launch.pool import check_slots, run_launch, run_pool
+from prove.launch.slots import Slot
+from prove.launch.timing import Timing
 from prove.launch.view import PoolOutcome, PoolView
 from prove.rundir import read_json
 
 
 def test_a_run_gets_the_files_that_its_launch_keeps(results: Path) -> None:
-    runs = [assignment(0, model_config="model-1.py", terms=("mine",)), assignment(1)]
+    runs = [
+        assignment(0, model_config="model-1.py", terms={"mine": "ab"}),
+        assignment(1),
+        assignment(2, terms={"mine": "cd"}),
+    ]
     folder = make_launch(results, runs, {})
-    for name in ("model-1.py", "mine.yaml", "mine.py"):
+    assert folder.assignments(0) == runs
+    for name in ("model-1.py", "ab.yaml", "ab.py", "cd.yaml", "cd.py"):
         (folder.files / name).write_text(f"content of {name}")
     run_pool(folder, runs, TWO, launcher="local", timing=QUICK)
     run = run_of(folder, runs[0])
     assert run.model_config.read_text() == "content of model-1.py"
-    assert [path.read_text() for path in run.term_files("mine")] == ["content of mine.yaml", "content of mine.py"]
+    assert [path.read_text() for path in run.term_files("mine")] == ["content of ab.yaml", "content of ab.py"]
+    other = run_of(folder, runs[2])  # another version of that term
+    assert [path.read_text() for path in other.term_files("mine")] == ["content of cd.yaml", "content of cd.py"]
     assert not run_of(folder, runs[1]).model_config.exists()
     assert not run_of(folder, runs[1]).terms.exists()
+
+
+def test_a_long_list_of_runs_is_never_whole_text_in_memory(results: Path) -> None:
+    runs = [assignment(0)] * 3000
+    folder = LaunchDir.of(results, "one")
+    folder.begin()
+    tracemalloc.start()
+    try:
+        folder.create(Launch("one", "local", "here", 1, "me", 0.0), [runs], {})
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert folder.assignments(0) == runs
+    assert peak < folder.task(0).stat().st_size / 10
+
+
+@pytest.mark.parametrize("tasks", [[[]], [[assignment(0)], [assignment(1), assignment(2)]]])
+def test_a_task_is_read_as_it_was_written(results: Path, tasks: list[list[Assignment]]) -> None:
+    folder = LaunchDir.of(results, "one")
+    folder.begin()
+    folder.create(Launch("one", "local", "here", 1, "me", 0.0), tasks, {})
+    assert [folder.assignments(number) for number in range(len(tasks))] == tasks
 
 
 def test_every_run_is_done_once(results: Path) -> None:
@@ -51,14 +84,120 @@ def test_every_run_is_done_once(results: Path) -> None:
     assert_nobody_left(folder)
 
 
-def test_threads_are_the_slots_and_a_cpu_slot_has_no_cuda(results: Path) -> None:
-    runs = [assignment(0)]
-    runs = [assignment(0, placement={**runs[0].placement, "threads": 7, "cuda": True})]
+@pytest.mark.parametrize(
+    ("device", "gpu", "cuda"), [("auto", None, False), ("auto", "0", True), ("cpu", "0", False), ("cuda", "0", True)]
+)
+def test_the_slot_says_where_a_run_goes(results: Path, device: str, gpu: str | None, cuda: bool) -> None:
+    made = dict(assignment(0).placement)
+    runs = [assignment(0, placement={**made, "threads": 7, "cuda": not cuda}, device=device)]
     folder = make_launch(results, runs, {})
-    run_pool(folder, runs, TWO, launcher="slurm 12_3", timing=QUICK)
+    run_pool(folder, runs, [Slot("one", 1, gpu=gpu)], launcher="slurm 12_3", timing=QUICK)
     launch = read_json(run_of(folder, runs[0]).launch)
-    assert (launch["placement"]["threads"], launch["placement"]["cuda"]) == (1, False)
-    assert launch["launcher"] == "slurm 12_3"
+    assert (launch["placement"]["threads"], launch["placement"]["cuda"]) == (1, cuda)
+    assert (launch["launcher"], launch["device"]) == ("slurm 12_3", device)
+
+
+def test_a_gpu_that_was_asked_for_is_not_replaced_by_the_cpu(results: Path) -> None:
+    runs = [assignment(0, device="cuda"), assignment(1)]
+    folder = make_launch(results, runs, {})
+    outcome = run_pool(folder, runs, TWO, launcher="local", timing=QUICK)
+    assert outcome.not_started == {runs[0].key: "it was to train on CUDA, and there is no GPU for it here"}
+    assert outcome.finished == (runs[1].key,)
+
+
+def test_what_this_machine_can_not_do_is_refused_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    check_slots({}, [assignment(0), assignment(1, device="cpu")])
+    check_slots({"per_gpu": 2}, [])  # nothing to run, nothing to refuse
+    with pytest.raises(ProveError, match="--device cuda, but no CUDA device is visible here"):
+        check_slots({}, [assignment(0), assignment(1, device="cuda")])
+    with pytest.raises(ProveError, match="--per-gpu 2, but no GPU is visible"):
+        check_slots({"per_gpu": 2}, [assignment(0)])
+
+
+def test_word_is_left_of_runs_that_have_not_said_what_became_of_them(results: Path) -> None:
+    runs = [assignment(seed) for seed in range(5)]
+    plan = {"0": {"silent": 2}, "1": {"silent": 9}, "2": {"die": {"1": 1, "2": 2}}, "3": {"fail": "diverged"}}
+    folder = make_launch(results, runs, plan, max_attempts=2)
+    run_pool(folder, runs, TWO, launcher="local", task=7, timing=QUICK)
+    word = read_json(folder.outcome(7))
+    assert {key: each["kind"] for key, each in word.items()} == {
+        runs[0].key: "error",
+        runs[1].key: "killed",
+        runs[2].key: "killed",
+    }
+    assert word[runs[0].key]["message"] == "this worker can't start"
+    assert word[runs[1].key]["message"].startswith("its worker ended with code 9 and did not say how")
+    assert word[runs[2].key]["message"] == "its worker was killed by SIGKILL; it was started 2 times"
+    assert not folder.outcome(0).exists()
+
+    again = [runs[0], runs[4]]  # as an element of a SLURM array that is put back does it
+    (results / "plan.json").write_text("{}")
+    run_pool(folder, again, TWO, launcher="local", task=7, timing=QUICK)
+    assert set(read_json(folder.outcome(7))) == {runs[1].key, runs[2].key}
+
+
+def test_word_is_left_while_the_pool_still_works(results: Path) -> None:
+    runs = [assignment(0), assignment(1, steps=10_000)]
+    folder = make_launch(results, runs, {"0": {"silent": 2}, "1": {"steps": 10_000, "seconds": 0.01}})
+    seen: list[bool] = []
+
+    def show(view: PoolView) -> None:
+        if folder.outcome(0).exists() and view.active:
+            seen.append(runs[0].key in read_json(folder.outcome(0)))
+            folder.call_off(runs[1].key)
+
+    run_pool(folder, runs, TWO, launcher="local", show=show, timing=QUICK)
+    assert seen
+    assert all(seen)
+
+
+@pytest.mark.parametrize("by", ["cancel", "close"])
+def test_what_is_called_off_a_moment_before_it_would_start_does_not(results: Path, by: str) -> None:
+    runs = [assignment(seed) for seed in range(2)]
+    folder = make_launch(results, runs, {"0": {"steps": 20, "seconds": 0.01}})
+    timing = replace(QUICK, watch=3600.0)  # it looks once, before anything has been called off
+
+    def show(view: PoolView) -> None:
+        if view.active and view.active[0].iteration:
+            folder.call_off(runs[1].key) if by == "cancel" else folder.close()
+
+    outcome = run_pool(folder, runs, TWO[:1], launcher="local", show=show, timing=timing)
+    assert outcome.finished == (runs[0].key,)
+    assert (outcome.cancelled if by == "cancel" else outcome.interrupted) == (runs[1].key,)
+    assert not run_of(folder, runs[1]).events.exists()
+
+
+def test_what_is_called_off_before_the_folder_is_complete_stays_called_off(results: Path) -> None:
+    folder = LaunchDir.of(results, "one")
+    runs = [assignment(seed) for seed in range(2)]
+    folder.begin()
+    folder.call_off(runs[0].key)
+    folder.create(Launch("one", "local", "here", 1, "me", 0.0, worker=WORKER), [runs], {})
+    (results / "plan.json").write_text("{}")
+    outcome = run_pool(folder, runs, TWO, launcher="local", timing=QUICK)
+    assert (outcome.cancelled, outcome.finished) == ((runs[0].key,), (runs[1].key,))
+
+
+def test_after_a_long_pause_it_stops(results: Path) -> None:
+    runs = [assignment(seed) for seed in range(3)]
+    folder = make_launch(results, runs, {"default": {"steps": 800, "seconds": 0.01}})
+    views: list[PoolView] = []
+    paused: list[bool] = []
+
+    def show(view: PoolView) -> None:
+        views.append(view)
+        if len(view.active) == 2 and all(run.iteration for run in view.active) and not paused:
+            paused.append(True)
+            time.sleep(2.1)  # as a suspended process does
+
+    timing = replace(QUICK, pause=2.0)
+    outcome = run_pool(folder, runs, TWO, launcher="local", show=show, timing=timing)
+    assert set(outcome.interrupted) == {each.key for each in runs}
+    assert outcome.signal == "a pause of 2 s"
+    assert {run.message for view in views for run in view.ended} == {"stopped by a pause of 2 s"}
+    assert len(events(run_of(folder, runs[0]), "interrupted")) == 1
+    assert not run_of(folder, runs[2]).events.exists()
 
 
 def test_a_finished_run_is_not_trained_again(results: Path) -> None:

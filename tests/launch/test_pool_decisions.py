@@ -11,9 +11,9 @@ from launches import QUICK, assert_nobody_left, assignment, events, make_launch,
 
 from prove.launch.folder import LaunchDir
 from prove.launch.lines import Lines, duration, summary
-from prove.launch.loop import Timing
 from prove.launch.pool import run_pool
 from prove.launch.slots import Slot
+from prove.launch.timing import Timing
 from prove.launch.verdict import End, Verdict, judge
 from prove.launch.view import Pace, PoolView, RunView, kind_of
 from prove.launch.waiting import Entry, Waiting

@@ -49,6 +49,15 @@ def test_squeue() -> None:
     }
 
 
+def test_jobs_of_which_anything_is_known() -> None:
+    live, past = (
+        {("16", 0): TaskStatus("RUNNING")},
+        {("16", 1): TaskStatus("COMPLETED"), ("9", 0): TaskStatus("FAILED")},
+    )
+    assert Queue(live, past).jobs == {"16", "9"}
+    assert Queue(live).jobs == {"16"}
+
+
 def test_sacct() -> None:
     past = dict(parse_sacct(SACCT))
     assert set(past) == {("16", index) for index in (0, 1, 2, 3, 4, 5, 7, 8, 10)}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import json
 import os
 import shutil
 import socket
@@ -13,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from journal import failed, finished, interrupted, make_job, make_run, started, train
+from journal import encoded, failed, finished, interrupted, make_job, make_run, started, train
 
 from prove.errors import ProveError
 from prove.launch import settle, slurm_fates
-from prove.launch.folder import Launch, LaunchDir
+from prove.launch.folder import Assignment, Launch, LaunchDir
 from prove.launch.lives import Lives
 from prove.launch.queue import Element, Queue, TaskStatus
 from prove.launch.settle import cancel, refresh
-from prove.rundir import RunDir
+from prove.rundir import RunDir, write_json
 from prove.spec.event import FailureKind, State
 from prove.store import Store
 from prove.store.claims import LaunchRow
@@ -56,9 +59,22 @@ def launched(
     user = getpass.getuser()
     row = LaunchRow(**fields, user_name=user, experiment=None, max_attempts=attempts, slurm_jobs=jobs)
     assert store.claim(row, tasks, list(State)) == set(tasks)
-    folder.create(Launch(**fields, user=user, max_attempts=attempts), [[]] * (1 + max(tasks.values())), {})
+    folder.create(Launch(**fields, user=user, max_attempts=attempts), assigned(tasks), {})
     folder.slurm.mkdir()
     return folder
+
+
+def assigned(tasks: dict[str, int]) -> list[list[Assignment]]:
+    jobs = {job.key: job for job in map(make_job, range(4))}
+    return [
+        [Assignment(key, jobs[key].to_dict(), {}) for key, each in tasks.items() if each == number]
+        for number in range(1 + max(tasks.values()))
+    ]
+
+
+def long_ago(path: Path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
 
 
 def by(launcher: str, event: dict[str, Any]) -> dict[str, Any]:
@@ -194,6 +210,15 @@ def test_calling_off(store: Store) -> None:
         refresh(store)
         assert cancel(store, KEYS[:3]) == []
         refresh(store)
+        # The pool may not have looked yet, and start the first one.
+        assert states(store) == [State.QUEUED, State.RUNNING, State.CANCELLED, State.PLANNED]
+        for key in KEYS[:2]:
+            long_ago(folder.path / "cancelled" / key, 2 * settle.SEEN_SECONDS)
+        run = make_run(store.results_folder)
+        with run.lock():  # the pool was quicker: a worker has it, and will stop
+            refresh(store)
+            assert states(store)[0] is State.QUEUED
+        refresh(store)
         assert states(store) == [State.CANCELLED, State.RUNNING, State.CANCELLED, State.PLANNED]
         make_run(store.results_folder, [started(1e9), train(5), interrupted(2e9)], seed=1)
         refresh(store)
@@ -202,7 +227,290 @@ def test_calling_off(store: Store) -> None:
     assert store.open_launches() == []
 
 
+def test_what_was_called_off_is_cancelled_though_its_pool_is_gone(store: Store) -> None:
+    launched(store, dict.fromkeys(KEYS, 0))
+    make_run(store.results_folder, [started(1e9), train(5)], seed=1)
+    make_run(store.results_folder, [started(1e9), interrupted(2e9)], seed=2)
+    make_run(store.results_folder, [started(1e9), finished(2e9)], seed=3)
+    cancel(store, KEYS)
+    refresh(store)
+    assert states(store) == [State.CANCELLED, State.CANCELLED, State.CANCELLED, State.FINISHED]
+    with open(RunDir.of(store.results_folder, KEYS[1]).events, "ab") as file:
+        file.write(encoded([interrupted(2e9)]))
+    refresh(store)
+    assert states(store)[1] is State.CANCELLED
+
+
+def test_calling_off_what_is_claimed_at_the_same_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, folders = store.reset, []
+
+    def reset(keys: Any, to: State) -> int:
+        if not folders:
+            folders.append(launched(store, {KEYS[0]: 0}))
+        return real(keys, to)
+
+    monkeypatch.setattr(store, "reset", reset)
+    cancel(store, KEYS[:2])
+    assert folders[0].called_off() == {KEYS[0]}
+    assert states(store)[:2] == [State.QUEUED, State.CANCELLED]
+
+
+def test_calling_off_what_is_given_up_at_the_same_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched(store, dict.fromkeys(KEYS[:2], 0))
+    make_run(store.results_folder, [started(1e9), failed(2e9)], seed=1)
+    real = store.claims
+
+    def claims(launch: str | None = None) -> list[Any]:
+        found = real(launch)
+        with Store.open(store.results_folder) as other:  # before the run is called off on disk
+            other.refresh()
+            other.close_launch("one")
+        return found
+
+    monkeypatch.setattr(store, "claims", claims)
+    cancel(store, KEYS[:2])
+    assert states(store)[:2] == [State.CANCELLED, State.FAILED]
+
+
+def test_what_had_too_little_memory_is_its_living_pools_to_try_again(store: Store) -> None:
+    folder = launched(store, dict.fromkeys(KEYS[:2], 0))
+    make_run(store.results_folder, [started(1e9), {**failed(2e9), "failure": "out_of_memory"}], seed=0)
+    make_run(store.results_folder, [started(1e9), failed(2e9)], seed=1)
+    with folder.lock():
+        refresh(store)
+        assert (states(store)[0], held_by(store)[:2]) == (State.FAILED, ["one", None])
+    refresh(store)
+    assert (states(store)[0], held_by(store)[0]) == (State.FAILED, None)
+
+
+def test_what_its_pool_has_noted_of_a_run(store: Store) -> None:
+    folder = launched(store, dict.fromkeys(KEYS, 0))
+    make_run(store.results_folder, [started(1e9), train(5)], seed=1)
+    make_run(store.results_folder, [started(1e9), finished(2e9)], seed=2)
+    noted = {
+        KEYS[0]: {"kind": "error", "message": "no such module"},
+        KEYS[1]: {"kind": "killed", "message": "too often"},
+        KEYS[2]: {"kind": "killed", "message": "not so"},
+    }
+    folder.outcome(0).parent.mkdir()
+    write_json(folder.outcome(0), noted)
+    with folder.lock():
+        refresh(store)
+        assert states(store) == [State.QUEUED, State.RUNNING, State.FINISHED, State.QUEUED]
+    refresh(store)
+    assert states(store) == [State.FAILED, State.FAILED, State.FINISHED, State.PLANNED]
+    first, second = store.run(KEYS[0]), store.run(KEYS[1])
+    assert (first.failure, first.message) == (FailureKind.ERROR, "no such module")
+    assert (second.failure, second.message) == (FailureKind.KILLED, "too often")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', '{"a": {"kind": "bored", "message": ""}}'])
+def test_a_note_that_cannot_be_read_is_none(store: Store, text: str) -> None:
+    folder = launched(store, {KEYS[0]: 0})
+    folder.outcome(0).parent.mkdir()
+    folder.outcome(0).write_text(text)
+    refresh(store)
+    assert states(store)[0] is State.PLANNED
+
+
+def test_a_lock_that_is_held_outlives_the_heartbeat(store: Store) -> None:
+    folder = launched(store, {KEYS[0]: 0}, host="elsewhere")
+    long_ago(folder.heartbeat, 2 * settle.SILENT_SECONDS)
+    with folder.lock():
+        refresh(store)
+        assert held_by(store)[0] == "one"
+
+
+def test_where_no_lock_can_be_looked_at_nothing_is_declared_dead(
+    store: Store, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = launched(store, {KEYS[0]: 0})
+    (folder.path / "lock").touch()
+    make_run(store.results_folder, [started(1e9), train(5)], seed=0)
+    with make_run(store.results_folder, [started(1e9), train(5)], seed=1).lock():
+        pass  # a run of nobody's, whose lock is there
+
+    def fails(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", fails)
+        assert refresh(store) == []
+        assert (states(store)[:2], held_by(store)[0]) == ([State.RUNNING, State.RUNNING], "one")
+    refresh(store)
+    assert states(store)[:2] == [State.INTERRUPTED, State.INTERRUPTED]
+
+
+def test_a_results_folder_that_is_away_settles_nothing(store: Store) -> None:
+    folder = launched(store, {KEYS[0]: 0})
+    folder.path.parent.rename(store.results_folder / "unmounted")
+    refresh(store)
+    assert held_by(store)[0] == "one"
+
+
+# A database of several results folders
+
+
+@pytest.mark.parametrize("launcher", ["local", "slurm"])
+def test_launches_of_another_results_folder_are_left_alone(tmp_path: Path, slurm: Slurm, launcher: str) -> None:
+    url = f"sqlite:///{tmp_path / 'lab.db'}"
+    slurm.live = {("7", 0): TaskStatus("RUNNING", "n1", name="prove-one")}
+    with Store.open(tmp_path / "a", url) as a, Store.open(tmp_path / "b", url) as b:
+        a.register((make_job(seed), "ce") for seed in range(4))
+        folder = launched(a, {KEYS[0]: 0}, launcher, jobs=("7",) if launcher == "slurm" else None)
+        (tmp_path / "b" / "launches").mkdir(parents=True)
+        with folder.lock():
+            assert refresh(b) == []
+            [note] = cancel(b, KEYS[:1])
+            assert "one" in note
+            assert (states(a)[0], held_by(a)[0]) == (State.QUEUED, "one")
+            assert slurm.cancelled == []
+            assert slurm.asked == 0
+        slurm.live = {}
+        slurm.past = {("7", 0): TaskStatus("COMPLETED", "n1", "0:0")}
+        refresh(b)
+        assert held_by(a)[0] == "one"
+        refresh(a)
+        assert (states(a)[0], held_by(a)[0]) == (State.PLANNED, None)
+
+
+# A database that was deleted
+
+
+def rebuilt(store: Store) -> Store:
+    store.close()
+    for file in store.results_folder.glob("prove.db*"):
+        file.unlink()
+    return Store.open(store.results_folder)
+
+
+def test_a_living_launch_is_taken_back_into_a_new_database(store: Store) -> None:
+    folder = launched(store, dict.fromkeys(KEYS, 0))
+    make_run(store.results_folder, [started(1e9), train(5)], seed=1)
+    make_run(store.results_folder, [started(1e9), finished(2e9)], seed=2)
+    make_run(store.results_folder, [started(1e9), interrupted(2e9)], seed=3)
+    with folder.lock(), rebuilt(store) as again:
+        refresh(again)
+        assert states(again) == [State.QUEUED, State.RUNNING, State.FINISHED, State.QUEUED]
+        assert held_by(again) == ["one", "one", None, "one"]
+        before = again.runs(), again.open_launches()
+        refresh(again)
+        assert (again.runs(), again.open_launches()) == before
+    with Store.open(store.results_folder) as again:
+        refresh(again)
+        assert states(again) == [State.PLANNED, State.INTERRUPTED, State.FINISHED, State.INTERRUPTED]
+        assert again.open_launches() == []
+
+
+def test_jobs_of_a_launch_that_is_taken_back_are_found_by_name(store: Store, slurm: Slurm) -> None:
+    launched(store, {KEYS[0]: 0, KEYS[1]: 1}, "slurm", jobs=("7",))
+    slurm.live = {("7", each): TaskStatus("PENDING", name="prove-one") for each in range(2)}
+    with rebuilt(store) as again:
+        refresh(again)
+        assert [each.slurm_jobs for each in again.open_launches()] == [("7",)]
+        assert [(claim.key, claim.task, claim.state) for claim in again.claims()] == [
+            (KEYS[0], 0, State.QUEUED),
+            (KEYS[1], 1, State.QUEUED),
+        ]
+
+
+def test_closed_and_unfinished_launch_folders_are_not_taken_back(store: Store) -> None:
+    folder = launched(store, {KEYS[0]: 0})
+    folder.close()
+    LaunchDir.of(store.results_folder, "begun").begin()
+    strange = LaunchDir.of(store.results_folder, "strange")
+    strange.begin()
+    strange.record.write_text(json.dumps({"of": "another version"}))
+    with rebuilt(store) as again:
+        refresh(again)
+        assert again.runs() == []
+        assert again.open_launches() == []
+        assert again.launch_ids() == {"one"}  # so that nobody has to look there again
+
+
+def test_a_shared_database_takes_no_launches_back(tmp_path: Path, store: Store) -> None:
+    launched(store, {KEYS[0]: 0})
+    with Store.open(store.results_folder, f"sqlite:///{tmp_path / 'lab.db'}") as other:
+        refresh(other)
+        assert other.launch_ids() == set()
+
+
 # SLURM
+
+
+def test_a_submission_that_ends_while_slurm_answers(
+    store: Store, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = launched(store, {key: task for task, key in enumerate(KEYS)}, "slurm")
+    (folder.slurm / "arrays.json").write_text("[0, 2]")
+    first = {("7", each): TaskStatus("PENDING", name="prove-one") for each in range(2)}
+    second = {("8", each): TaskStatus("PENDING", name="prove-one") for each in range(2)}
+    submission = folder.lock()
+    submission.__enter__()
+
+    def query(names: list[str], since: float) -> Queue:
+        store.submitted("one", ["7", "8"])  # after this answer
+        submission.__exit__(None, None, None)
+        return Queue(first, {})
+
+    monkeypatch.setattr(slurm_fates, "query", query)
+    refresh(store)
+    assert held_by(store) == ["one"] * 4
+    monkeypatch.setattr(slurm_fates, "query", slurm.query)
+    slurm.live = first | second
+    refresh(store)
+    assert held_by(store) == ["one"] * 4
+    assert [row.slurm_jobs for row in store.open_launches()] == [("7", "8")]
+
+
+def test_jobs_that_were_noted_are_not_replaced_by_those_that_are_found(
+    store: Store, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched(store, {KEYS[0]: 0, KEYS[1]: 1}, "slurm")
+    slurm.live = {("7", 0): TaskStatus("PENDING", name="prove-one")}
+    real = store.found_jobs
+
+    def found_jobs(launch: str, jobs: Any) -> None:
+        store.submitted("one", ["7", "8"])
+        real(launch, jobs)
+
+    monkeypatch.setattr(store, "found_jobs", found_jobs)
+    refresh(store)
+    assert [row.slurm_jobs for row in store.open_launches()] == [("7", "8")]
+
+
+@pytest.mark.parametrize(("age", "holder"), [(0.0, "one"), (1e4, None)])
+def test_what_only_the_accounts_know_is_lost_unless_it_is_new(
+    store: Store, slurm: Slurm, age: float, holder: str | None
+) -> None:
+    launched(store, {KEYS[0]: 0}, "slurm", jobs=("7",), created_at=time.time() - age)
+    slurm.past = {("7", 0): TaskStatus("PENDING", name="prove-one")}
+    refresh(store)
+    assert held_by(store)[0] == holder
+
+
+def test_nothing_is_closed_while_a_task_lives(store: Store, slurm: Slurm) -> None:
+    folder = launched(store, {KEYS[0]: 0}, "slurm", jobs=("7",))
+    make_run(store.results_folder, [by("slurm 7_0", started(1e9)), finished(2e9)])
+    slurm.live = {("7", 0): TaskStatus("RUNNING", "n1")}
+    refresh(store)
+    assert held_by(store)[0] is None
+    assert not folder.is_closed
+    slurm.live = {}
+    refresh(store)
+    assert folder.is_closed
+    assert store.open_launches() == []
+
+
+def test_what_a_pack_noted_is_said_instead_of_its_last_words(store: Store, slurm: Slurm) -> None:
+    folder = launched(store, {KEYS[0]: 0, KEYS[1]: 0}, "slurm", jobs=("7",))
+    (folder.slurm / "7_0.out").write_text("1 failed\n")
+    folder.outcome(0).parent.mkdir()
+    write_json(folder.outcome(0), {KEYS[0]: {"kind": "error", "message": "no such module"}})
+    slurm.past = {("7", 0): TaskStatus("FAILED", "n1", "1:0")}
+    refresh(store)
+    assert states(store)[:2] == [State.FAILED, State.PLANNED]
+    assert store.run(KEYS[0]).message == "no such module"
 
 
 def test_tasks_that_live_keep_their_runs(store: Store, slurm: Slurm) -> None:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prove.errors import ProveError
-from prove.launch.slots import CONTEXT_MIB, FRAGMENTED, Gpu, Machine, Slot, fits, gpus_of, slots, this_machine
+from prove.launch import slots as module
+from prove.launch.slots import (
+    CONTEXT_MIB,
+    FRAGMENTED,
+    Gpu,
+    Machine,
+    Slot,
+    fits,
+    gpus_of,
+    machine_for,
+    slots,
+    visible_gpus,
+)
 
 LAPTOP = Machine(cores=8, memory_gib=16)
 BOX = Machine(cores=16, memory_gib=128, gpus=(Gpu("0", 80_000), Gpu("GPU-ab12", 80_000)))
@@ -113,7 +126,52 @@ def test_without_nvidias_tool_the_visible_devices_are_known() -> None:
     assert gpus_of(None, "", "") == ()
 
 
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with an NVIDIA driver, and a folder for its tool."""
+    monkeypatch.setattr(module, "DRIVER", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return tmp_path
+
+
+def tool(folder: Path, script: str) -> None:
+    (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "nvidia-smi").chmod(0o755)
+
+
+def test_a_driver_that_does_not_answer_is_not_the_same_as_no_gpu(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ProveError, match=r"GPUs can't be asked for: nvidia-smi can't be run") as caught:
+        visible_gpus()
+    assert "--device cpu" in str(caught.value.hint)
+    tool(driver, "echo Driver/library version mismatch; exit 18")
+    with pytest.raises(ProveError, match=r"nvidia-smi failed with code 18 \(Driver/library version mismatch\)"):
+        visible_gpus()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with pytest.raises(ProveError, match="failed with code 18"):
+        machine_for(["cpu", "auto"])
+    assert machine_for(["cpu"]).gpus == ()  # nobody needs to know
+    monkeypatch.setattr(module, "PATIENCE", 0.1)
+    tool(driver, "exec /bin/sleep 60")
+    with pytest.raises(ProveError, match="nvidia-smi has not answered for"):
+        visible_gpus()
+
+
+def test_gpus_that_are_named_or_hidden_need_no_tool(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert visible_gpus() == (Gpu("3"),)
+    tool(driver, "exit 18")
+    for hidden in ("", "-1", "NoDevFiles"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert visible_gpus() == ()
+
+
+def test_what_the_tool_says(driver: Path) -> None:
+    tool(driver, f"if [ $1 = -L ]; then echo '{LISTING}'; else echo '{MEMORY.strip()}'; fi")
+    assert [gpu.name for gpu in machine_for(["auto"]).gpus] == ["0", "MIG-cccc3333", "MIG-dddd4444"]
+
+
 def test_this_machine() -> None:
-    here = this_machine()
+    here = machine_for(["cpu"])
     assert 1 <= here.cores <= len(os.sched_getaffinity(0))
     assert 0 < here.memory_gib <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30

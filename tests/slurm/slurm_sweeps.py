@@ -45,7 +45,7 @@ class Sweep:
         jobs = [make_job(seed, max_iters=10) for seed in range(runs)] if trains is None else [trains.job]
         self.keys = [job.key for job in jobs]
         store.register((job, "ce") for job in jobs)
-        wanted = [assignment(seed) for seed in range(runs)]
+        wanted = [assignment(seed, device="cpu") for seed in range(runs)]  # the GPUs of the cluster are imagined
         if trains is not None:
             wanted = [Assignment(trains.job.key, trains.job.to_dict(), dataclasses.asdict(trains.placement))]
         worker = WORKER if trains is None else TRAINING

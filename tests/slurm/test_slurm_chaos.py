@@ -179,6 +179,8 @@ def test_death_between_two_arrays(store: Store, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("prove.launch.slurm._submit_array", dies)
     with pytest.raises(KeyboardInterrupt):
         submit(sweep.folder, 4, sweep.options)
+    assert sweep.states()[2:] == [State.QUEUED] * 2
+    monkeypatch.setattr("prove.launch.slurm_fates.GRACE_SECONDS", 0.0)
     until(lambda: sweep.states() == [State.FINISHED] * 2 + [State.PLANNED] * 2, "what was submitted is done")
     sweep.until_closed()
 

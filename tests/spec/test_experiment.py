@@ -167,7 +167,7 @@ overrides:
   - {when: {seed: 7}, set: {max_iters: 9}}
 train: {max_iters: 100, lr: 0.5, data_root: {CamVid: sub/camvid}, dataset: CamVid}
 launch: {launcher: slurm, time: "12:00:00", directives: {mail-type: END}}
-report: {baseline: ce, metric: [mIoU, bIoU], smallest_effect: 0.3, more: 1}
+report: {baseline: ce, metric: [mIoU, bIoU], smallest_effect: 0.3}
 """
     )
     experiment = read_experiment(file)
@@ -500,6 +500,9 @@ BAD: list[tuple[str, str, str]] = [
     ("matrix: {seed: 0}\nreport: {baseline: 3}", "2:20", "baseline must be the text"),
     ("matrix: {seed: 0}\nreport: {metric: []}", "2:18", "metric must be a name"),
     ("matrix: {seed: 0}\nreport: {smallest_effect: 0}", "2:27", "smallest_effect must be a number > 0"),
+    ("matrix: {seed: 0}\nreport: {baselin: ce}", "2:19", "Did you mean 'baseline'"),
+    ("matrix: {seed: 0}\nreport: {metric: mIuO}", "2:18", "Did you mean 'mIoU'"),
+    ("matrix: {seed: 0}\nreport: {baseline: ce +}", "2:20", "ce +"),
     ("matrix: {seed: 0}\nreport: {hypotheses: x}", "2:22", "hypotheses must be"),
 ]
 

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -104,6 +105,18 @@ def test_a_frame_has_a_row_per_run(tmp_path: Path) -> None:
     assert frame.loc[1, list(METRICS)].isna().all()
     assert frame.loc[0, "finished_at"] == pd.Timestamp("2023-11-14 22:14:10", tz="UTC")
     assert frame.loc[0, "key"] == make_job(0).key
+
+
+def test_a_frame_says_which_runs_repeat_each_other(tmp_path: Path) -> None:
+    short = make_job(0, max_iters=20)
+    with Store.open(tmp_path) as store:
+        for job in (make_job(0), make_job(1), short, make_job(0, train=replace(short.train, lr=0.5))):
+            store.upsert(job, "ce")
+    frame = prove.load(tmp_path).set_index("key")
+    configs = frame.groupby("config").size()
+    assert sorted(configs) == [1, 1, 2]
+    assert frame.loc[make_job(0).key, "config"] == frame.loc[make_job(1).key, "config"]
+    assert frame.loc[short.key, ["batch_size", "crop_size", "lr"]].tolist() == [2, "64x64", 0.01]
 
 
 def test_a_frame_of_nothing_is_an_error_and_creates_nothing(tmp_path: Path) -> None:

@@ -117,3 +117,25 @@ def test_a_resumed_early_stop_remembers(runs: Runs) -> None:
     assert runs.train(run) == 0, run.log.read_text()
     assert [event["iteration"] for event in events(run, "validated")] == [1, 2, 3]
     assert events(run, "finished")[0]["reason"] == "early_stop"
+
+
+def test_no_room_left_is_told_from_other_failures() -> None:
+    """Written to a device that is always full, by torch and by Python."""
+    import torch
+
+    from prove.training.failures import is_disk_full
+
+    with open("/dev/full", "wb", buffering=0) as full:
+        with pytest.raises((RuntimeError, OSError)) as of_torch:
+            torch.save({"weights": torch.zeros(1000)}, full)
+        with pytest.raises(OSError, match="No space left") as of_python:
+            full.write(b"x")
+    assert is_disk_full(of_torch.value)
+    assert is_disk_full(of_python.value)
+    wrapped = RuntimeError("the checkpoint can't be written")
+    wrapped.__cause__ = of_python.value
+    assert is_disk_full(wrapped)
+    cut_short = "[enforce fail at inline_container.cc:671] . unexpected pos 17588544 vs 17588436"
+    assert is_disk_full(RuntimeError(cut_short))  # as torch said it on a full file system
+    assert not is_disk_full(RuntimeError("size mismatch"))
+    assert not is_disk_full(PermissionError(13, "Permission denied"))

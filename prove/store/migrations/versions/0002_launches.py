@@ -1,4 +1,4 @@
-"""Launches, and the claim that one has on a run."""
+"""Launches, the claim that one has on a run, and the results folder that a run's events come from."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -29,6 +29,7 @@ def upgrade() -> None:
     op.add_column("runs", sa.Column("launch", sa.Text))
     op.add_column("runs", sa.Column("task", sa.Integer))
     op.add_column("runs", sa.Column("peak_memory_mib", sa.Double))
+    op.add_column("ingest", sa.Column("results", sa.Text))
     op.create_index("runs_by_launch", "runs", ["launch"])
     op.create_index("runs_by_update", "runs", ["updated_at"])
 
@@ -37,6 +38,7 @@ def downgrade() -> None:
     """Drop what `upgrade` added."""
     op.drop_index("runs_by_update", "runs")
     op.drop_index("runs_by_launch", "runs")
+    op.drop_column("ingest", "results")
     for column in ("peak_memory_mib", "task", "launch"):
         op.drop_column("runs", column)
     op.drop_table("launches")
