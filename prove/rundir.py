@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -245,6 +246,16 @@ def _locked(file: IO[str]) -> bool:
             time.sleep(0.05)
         else:
             return True
+    return False
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an exception, or one that it was raised from, says that there is no room left."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        seen = seen.__cause__ or seen.__context__
     return False
 
 

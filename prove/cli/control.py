@@ -91,7 +91,10 @@ def retry(
 
     Each goes on from its checkpoint, if it has one.
     """
-    from prove.cli.sweeping import names_of, of_run_folders
+    from dataclasses import replace
+
+    from prove.cli.again import of_launch_folders
+    from prove.cli.sweeping import Prepared, names_of, of_run_folders
     from prove.launch.settle import refresh
     from prove.rundir import RunDir
     from prove.spec import Job
@@ -112,8 +115,15 @@ def retry(
             if run.state in RESTARTABLE and run.launch is None and (not kind or run.failure in kind)
         ]
         begun = [run.key for run in chosen if RunDir.of(results, run.key).launch.exists()]
-        unstarted = [run.key for run in chosen if run.key not in set(begun)]
         prepared = of_run_folders(store, begun)
+        if how.launcher == "local" and threads is None and prepared.assignments:
+            # With as many threads as before: their number changes bits.
+            before = max(int(each.placement["threads"]) for each in prepared.assignments)
+            how = replace(how, options={**how.options, "threads": before})
+        waiting = of_launch_folders(results, {run.key for run in chosen}.difference(begun))
+        prepared = Prepared((*prepared.assignments, *waiting.assignments), {**prepared.files, **waiting.files})
+        known = {each.key for each in prepared.assignments}
+        unstarted = [run.key for run in chosen if run.key not in known]
         store.reset(unstarted, State.PLANNED)
         names = names_of(Job.from_dict(each.job) for each in prepared.assignments)
         done = launch(store, prepared, how, names, experiment=experiment, states=RESTARTABLE, quiet=json_output)
@@ -136,5 +146,7 @@ def retry(
     elif done.runs:
         notes().print(", ".join(f"{counts[state]} {state}" for state in State if counts[state]))
     if unstarted:
-        notes().print(f"{len(unstarted)} never started: they are planned again, and the next `prove sweep` has them.")
+        notes().print(
+            f"{len(unstarted)} were never launched: they are planned again, for the next `prove sweep` that names them."
+        )
     raise typer.Exit(code)

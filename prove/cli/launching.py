@@ -146,6 +146,15 @@ def _pair(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def gets_gpus(how: How) -> bool:
+    """Whether runs that are launched like this can expect GPUs: the nodes', or this machine's."""
+    if how.launcher == "slurm":
+        return how.options.get("gpus") not in (None, "0")
+    from prove.cli.request import gpu_is_present
+
+    return gpu_is_present()
+
+
 def launch(
     store: Store,
     prepared: Prepared,

@@ -15,6 +15,7 @@ from prove.cli.launching import (
     LauncherOption,
     PerGpuOption,
     SlurmOption,
+    gets_gpus,
     how_to_launch,
     launch,
 )
@@ -201,7 +202,7 @@ def _sweep(
             return 0
         missing, finished = _missing(iter(found()), store, UNSTARTED, limit)
         say = (lambda text: None) if json_output else _say
-        prepared = prepare(missing, planner, known, say)
+        prepared = prepare(missing, planner, known, say, on_gpus=gets_gpus(how))
         require_same_data(missing, finished, planner, results)
         done = launch(
             store,
@@ -325,7 +326,7 @@ def _conclude(
     if counts[State.FAILED] or counts[State.CANCELLED]:
         _say(f"What failed or was cancelled is not launched again by itself: `prove retry{again}` does.")
     if done.outcome is not None and done.outcome.interrupted:
-        _say("The same command goes on where this one stopped.")
+        _say(f"It was stopped by {done.outcome.signal}. The same command goes on where this one stopped.")
     return code
 
 

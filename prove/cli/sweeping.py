@@ -195,10 +195,19 @@ class Prepared:
     files: Mapping[str, bytes]
 
 
-def prepare(wanted: Sequence[Wanted], planner: Planner, rates: Rates, say: Callable[[str], None]) -> Prepared:
+GPU_WORKERS = 4
+"""Processes that load data for a run on a GPU, where nothing else is said; on a CPU the training process does it."""
+
+
+def prepare(
+    wanted: Sequence[Wanted], planner: Planner, rates: Rates, say: Callable[[str], None], *, on_gpus: bool
+) -> Prepared:
     """Check everything that runs need and that can be checked before they start.
 
     Each dataset is read once, each of the user's own terms is executed once, each pretrained backbone is fetched once.
+
+    Args:
+        on_gpus: whether the runs are expected to get GPUs; what they do get, their slots say.
 
     Raises:
         ProveError: a dataset is not there or has faults, a term can't be used, weights can't be had.
@@ -209,8 +218,11 @@ def prepare(wanted: Sequence[Wanted], planner: Planner, rates: Rates, say: Calla
     sound: set[str] = set()
     assignments = []
     for each in wanted:
+        workers = each.request.workers
+        if workers is None:
+            workers = GPU_WORKERS if on_gpus and each.request.device != "cpu" else 0
         # What this machine has is not what the one has that will train: there, the slot says.
-        plan = planner.plan(dataclasses.replace(each.request, device="cpu"))
+        plan = planner.plan(dataclasses.replace(each.request, device="cpu", workers=workers))
         place = (each.request.dataset, each.request.data_root)
         if place not in checked:
             checked.add(place)

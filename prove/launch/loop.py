@@ -23,13 +23,16 @@ from prove.launch.verdict import End, Verdict, judge
 from prove.launch.view import Pace, PoolOutcome, PoolView, RunView
 from prove.launch.waiting import Entry, Waiting
 from prove.launch.zygote import IMPORT_FAILED
-from prove.rundir import RunDir
-from prove.spec.event import FailureKind
+from prove.rundir import RunDir, is_disk_full
+from prove.spec.event import DISK_FULL, FailureKind
 
 Show = Callable[[PoolView], None]
 
 WRITE_TRIES = 3
 """How often a run folder that can't be written is tried."""
+
+FULL = "a full disk"
+"""What stops a pool where there is no room left."""
 
 ZYGOTE_TRIES = 3
 """How many zygotes in a row may end without having forked a worker."""
@@ -257,6 +260,9 @@ class Pool:
                 self._cancelled.append(entry.key)
                 return
         except (OSError, ProveError) as error:
+            if is_disk_full(error):
+                self._stop_for_room(entry)
+                return
             entry.unwritten += 1
             if entry.unwritten < WRITE_TRIES:
                 self._waiting.put(entry, after=self._timing.again * entry.unwritten)
@@ -284,6 +290,8 @@ class Pool:
         entry, trail = active.entry, active.trail
         if trail.iteration > active.first:
             self._pace.measured(entry.kind, time.monotonic() - active.began, trail.iteration - active.first)
+        if trail.ending and trail.ending.get("reason") == DISK_FULL:
+            self._signal = self._signal or FULL
         verdict, why = judge(
             End(
                 ending=trail.ending,
@@ -331,6 +339,11 @@ class Pool:
                 entry.alone = True
                 self._waiting.put(entry)
         return "queued"
+
+    def _stop_for_room(self, entry: Entry) -> None:
+        """What does not fit for one run does not fit for the next: those that run save and stop, if they still can."""
+        self._signal = self._signal or FULL
+        self._waiting.put(entry)
 
     def _give_up_on(self, key: str, why: str) -> None:
         """A run can't be started: nobody but this pool can say so."""

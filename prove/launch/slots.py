@@ -110,7 +110,9 @@ def slots(
         if per_gpu is not None:
             raise ProveError(f"--per-gpu {per_gpu}, but no GPU is visible here.", hint="Use --jobs N.")
         count = jobs or min(
-            runs, max(1, machine.cores // (1 + workers)), max(1, int(machine.memory_gib // GIB_PER_RUN))
+            runs,
+            max(1, machine.cores // ((threads or 1) + workers)),
+            max(1, int(machine.memory_gib // GIB_PER_RUN)),
         )
         share = threads or max(1, machine.cores // count - workers)
         return tuple(Slot(f"cpu:{number}", share) for number in range(count))

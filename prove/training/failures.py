@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-
 import torch
 
+from prove import rundir
 from prove.errors import ProveError
 from prove.spec.event import FailureKind
 from prove.training.dataset import BadData
@@ -30,14 +29,9 @@ def kind_of(error: BaseException) -> FailureKind:
 
 def is_disk_full(error: BaseException) -> bool:
     """Whether an exception means that there is no room left: nothing is wrong with the run itself."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if isinstance(seen, RuntimeError) and "inline_container" in str(seen) and "unexpected pos" in str(seen):
-            return True  # what torch.save says of a write that was cut short
-        seen = seen.__cause__ or seen.__context__
-    return False
+    # What torch.save says of a write that was cut short.
+    cut_short = isinstance(error, RuntimeError) and "inline_container" in str(error) and "unexpected pos" in str(error)
+    return cut_short or rundir.is_disk_full(error)
 
 
 def describe(error: BaseException) -> str:

@@ -278,6 +278,17 @@ def test_a_failed_run_is_named_kept_and_tried_again_when_asked(home: Path) -> No
     assert prove("retry", "--all", "--kind", "out_of_mem").exit_code == 2
 
 
+def test_a_full_disk_stops_the_sweep_and_fails_nothing(home: Path) -> None:
+    plans(home, {"default": {"steps": 4}, "0": {"full": True}})
+    result = prove("sweep", write(home), "--jobs", 1)
+    assert result.exit_code == 130
+    assert "stopped by a full disk" in result.stderr
+    found = states(home)
+    assert sorted(found.values()) == ["interrupted", "planned", "planned", "planned"]
+    plans(home, {"default": {"steps": 4}})
+    assert answer("sweep", home / "mine.yaml")["counts"]["finished"] == 4
+
+
 def test_killed_too_often_is_failed_as_killed(home: Path) -> None:
     plans(home, {"default": {"steps": 4}, "1": {"steps": 4, "die": {"1": 1, "2": 2}}})
     answer("sweep", write(home), "--max-attempts", 2, code=1)
@@ -295,6 +306,21 @@ def test_what_is_cancelled_before_it_starts_never_starts(home: Path) -> None:
     assert answer("status")["counts"] == {**dict.fromkeys(map(str, State), 0), "finished": 2, "cancelled": 2}
     assert answer("retry", "--where", "seed=1")["planned"] == 2
     assert answer("sweep", file)["counts"]["finished"] == 4
+
+
+def test_what_was_cancelled_in_a_queue_is_launched_again(home: Path) -> None:
+    """It has no folder yet: what it takes to run it is in the folder of the launch that had it."""
+    plans(home, {"default": {"steps": 2000, "seconds": 0.05}})
+    with sweeping(home, write(home), "--jobs", 2) as process:
+        until(lambda: iterating(home, 2))
+        answer("cancel", "--experiment", "mine")
+        process.communicate(timeout=60)
+    until(lambda: set(states(home).values()) == {"cancelled"} or not prove("status"))
+    assert len(list((home / "results" / "runs").iterdir())) == 2
+    plans(home, {"default": {"steps": 4}})
+    again = answer("retry", "--all")
+    assert (again["launched"], again["planned"], again["counts"]["finished"]) == (4, 0, 4)
+    assert set(finishes(home).values()) == {1}
 
 
 @pytest.mark.parametrize("arguments", [

@@ -40,7 +40,7 @@ def shape(found: tuple[Slot, ...]) -> list[tuple[str, int]]:
         (Machine(1, 0.5), 100, {}, (1, 1)),
         (LAPTOP, 100, {"jobs": 2}, (2, 4)),
         (LAPTOP, 100, {"jobs": 20}, (20, 1)),  # more than cores, if that is what is wanted
-        (LAPTOP, 100, {"threads": 3}, (8, 3)),
+        (LAPTOP, 100, {"threads": 3}, (2, 3)),  # as many as the cores bear
         (LAPTOP, 100, {"workers": 1}, (4, 1)),  # a process that loads data takes a core too
         (LAPTOP, 100, {"workers": 2, "jobs": 2}, (2, 2)),
         (LAPTOP, 0, {}, (1, 8)),

@@ -10,6 +10,7 @@ A plan is a file ``plan.json`` beside the launch folders, ``{seed or "default": 
     leaves             a process of its own goes on when it is gone
     silent             exit code with which it ends before its first word
     peak_memory_mib    what its train events say
+    full               the disk has no room for its checkpoint
     data               fingerprints of what it was trained on
 """
 
@@ -27,6 +28,7 @@ from typing import Any
 
 from prove.errors import ProveError
 from prove.rundir import RunDir, read_json, write_json
+from prove.spec.event import DISK_FULL
 from prove.training.recorder import Recorder
 
 
@@ -67,6 +69,9 @@ def train(run: RunDir, recorder: Recorder, plan: dict[str, Any], launch: dict[st
         write_json(run.env, {"data_fingerprint": plan["data"]})
     if plan.get("leaves"):
         subprocess.Popen(["sleep", "600"])
+    if plan.get("full"):
+        recorder.emit("interrupted", reason=DISK_FULL, iteration=begun)
+        return 130
     kind = plan.get("fail")
     failures = plan.get("failures", [])
     if recorder.attempt <= len(failures):
