@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from prove.cli.state import STYLES
+from prove.cli.tables import STYLES
 from prove.spec.event import State
 
 if TYPE_CHECKING:

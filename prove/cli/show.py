@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prove.cli.options import RESULTS, JsonOption, ResultsOption, console, print_json
-from prove.cli.state import STYLES
 from prove.cli.tables import (
+    STYLES,
     class_order,
     class_table,
     condition_table,

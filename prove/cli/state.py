@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from prove.cli.options import RESULTS, JsonOption, ResultsOption, console, notes, print_json
-from prove.cli.tables import percent, plain_table
+from prove.cli.tables import STYLES, percent, plain_table
 from prove.errors import unknown
 from prove.spec.event import State
 
@@ -21,16 +21,6 @@ if TYPE_CHECKING:
 SHOWN = 50
 
 FAILURES_SHOWN = 10
-
-STYLES = {
-    State.PLANNED: "dim",
-    State.QUEUED: "blue",
-    State.RUNNING: "cyan",
-    State.FINISHED: "green",
-    State.FAILED: "red",
-    State.CANCELLED: "yellow",
-    State.INTERRUPTED: "yellow",
-}
 
 
 def status(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from prove.spec.event import State
 from prove.spec.job import METRICS
 
 if TYPE_CHECKING:
@@ -12,6 +13,17 @@ if TYPE_CHECKING:
 
     from prove.rundir import RunDir
     from prove.store import ResultRow
+
+STYLES = {
+    State.PLANNED: "dim",
+    State.QUEUED: "blue",
+    State.RUNNING: "cyan",
+    State.FINISHED: "green",
+    State.FAILED: "red",
+    State.CANCELLED: "yellow",
+    State.INTERRUPTED: "yellow",
+}
+"""How a state looks in colour."""
 
 CLASS_METRICS = ("IoU", "Acc", "bIoU", "bF1", "support")
 

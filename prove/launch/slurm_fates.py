@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prove.errors import ProveError
+from prove.launch.fates import ALIVE, UNKNOWN, Fate, Fates, is_gone, seems_held
 from prove.launch.folder import LaunchDir
 from prove.launch.queue import Queue, TaskStatus, compressed, query
-from prove.launch.settle import ALIVE, UNKNOWN, Fate, Fates, is_gone, seems_held
 from prove.launch.slurm import ask, cancel, job_name, offsets
 from prove.spec.event import FailureKind
 from prove.store.claims import LaunchRow

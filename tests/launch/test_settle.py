@@ -19,7 +19,7 @@ import pytest
 from journal import encoded, failed, finished, interrupted, make_job, make_run, started, train
 
 from prove.errors import ProveError
-from prove.launch import settle, slurm_fates
+from prove.launch import fates, settle, slurm_fates
 from prove.launch.folder import Assignment, Launch, LaunchDir
 from prove.launch.lives import Lives
 from prove.launch.queue import Element, Queue, TaskStatus
@@ -189,7 +189,7 @@ def test_a_pool_on_another_machine_lives_as_long_as_its_heart_beats(store: Store
     folder = launched(store, {KEYS[0]: 0}, host="elsewhere")
     refresh(store)
     assert held_by(store)[0] == "one"
-    past = time.time() - 2 * settle.SILENT_SECONDS
+    past = time.time() - 2 * fates.SILENT_SECONDS
     os.utime(folder.heartbeat, (past, past))
     refresh(store)
     assert (states(store)[0], held_by(store)[0]) == (State.PLANNED, None)
@@ -315,7 +315,7 @@ def test_a_note_that_cannot_be_read_is_none(store: Store, text: str) -> None:
 
 def test_a_lock_that_is_held_outlives_the_heartbeat(store: Store) -> None:
     folder = launched(store, {KEYS[0]: 0}, host="elsewhere")
-    long_ago(folder.heartbeat, 2 * settle.SILENT_SECONDS)
+    long_ago(folder.heartbeat, 2 * fates.SILENT_SECONDS)
     with folder.lock():
         refresh(store)
         assert held_by(store)[0] == "one"
