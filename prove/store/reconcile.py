@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,12 +37,13 @@ def reconcile(connection: Connection, results: Path) -> int:
     not be seen from here: its run is given up after an hour without a word.
     """
     here = None if owns(connection, results) else str(results.resolve())
+    hour_ago = (time.time() - SILENT_SECONDS) * 1e9  # by this machine's clock: who is worth a look
     rows = [
         (RunDir.of(results, key), size, host)
-        for key, size, host, folder in connection.query(
-            f"SELECT runs.key, ingest.size, attempts.host, ingest.results {_RUNNING}"
+        for key, size, mtime_ns, host, folder in connection.query(
+            f"SELECT runs.key, ingest.size, ingest.mtime_ns, attempts.host, ingest.results {_RUNNING}"
         )
-        if here is None or folder in (None, here)
+        if (here is None or folder in (None, here)) and (host == socket.gethostname() or mtime_ns < hour_ago)
     ]
     quiet = [(run, host) for run, size, host in rows if _is_quiet(run, size)]
     dead = {run.key: LOST for run, host in quiet if host == socket.gethostname()}
