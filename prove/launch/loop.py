@@ -128,10 +128,12 @@ class Pool:
         return bool(self._signal) or self._closed
 
     def _notice_pause(self) -> None:
-        """Stop after a pause so long that nobody knows any more whose the runs are."""
+        """Stop after a pause so long that others have taken the launch for dead: its runs are theirs now."""
         before, self._turned = self._turned, _clock()
         if self._turned - before > self._timing.pause:
-            self._signal = self._signal or f"a pause of {self._turned - before:.0f} s"
+            self._watch()
+            if self._closed:
+                self._signal = self._signal or f"a pause of {self._turned - before:.0f} s"
 
     def _watch(self) -> None:
         """See what was called off, and whether the launch is closed."""

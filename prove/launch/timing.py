@@ -16,7 +16,7 @@ class Timing:
         grace: from SIGTERM to SIGKILL. A worker that validates when it is told to stop does that first.
         again: until a run that could not be started is tried again.
         pause: that a turn of the loop may take. After a longer one (the machine or this process was suspended), others
-            may have taken the launch for dead, and its runs on themselves.
+            may have taken the launch for dead, and its runs on themselves: then it is closed.
     """
 
     tick: float = 0.25

@@ -179,7 +179,22 @@ def test_what_is_called_off_before_the_folder_is_complete_stays_called_off(resul
     assert (outcome.cancelled, outcome.finished) == ((runs[0].key,), (runs[1].key,))
 
 
-def test_after_a_long_pause_it_stops(results: Path) -> None:
+def test_after_a_long_pause_it_goes_on_if_nobody_has_taken_it_for_dead(results: Path) -> None:
+    runs = [assignment(seed) for seed in range(3)]
+    folder = make_launch(results, runs, {"default": {"steps": 3, "seconds": 0.2}})
+    paused: list[bool] = []
+
+    def show(view: PoolView) -> None:
+        if len(view.active) == 2 and not paused:
+            paused.append(True)
+            time.sleep(1.1)
+
+    outcome = run_pool(folder, runs, TWO, launcher="local", show=show, timing=replace(QUICK, pause=1.0))
+    assert paused
+    assert set(outcome.finished) == {each.key for each in runs}
+
+
+def test_after_a_long_pause_it_stops_if_somebody_has(results: Path) -> None:
     runs = [assignment(seed) for seed in range(3)]
     folder = make_launch(results, runs, {"default": {"steps": 800, "seconds": 0.01}})
     views: list[PoolView] = []
@@ -189,6 +204,7 @@ def test_after_a_long_pause_it_stops(results: Path) -> None:
         views.append(view)
         if len(view.active) == 2 and all(run.iteration for run in view.active) and not paused:
             paused.append(True)
+            folder.close()
             time.sleep(2.1)  # as a suspended process does
 
     timing = replace(QUICK, pause=2.0)
