@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+# A shell starts its background jobs deaf to Ctrl-C, nohup to hang-ups, and children inherit that: some tests send them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # parallel tests on few cores: a thread per core each slows all down
 cv2.setNumThreads(0)  # tests fork workers: a fork of a process with OpenCV's threads would wait for them for ever
 

@@ -302,6 +302,7 @@ class Pool:
                 spoke=active.spoke,
                 stopped=bool(self._signal) or active.called_off,
                 held=_is_held(self._launch, entry),
+                gone=not RunDir.of(self._launch.results, entry.key).launch.exists(),
                 shared=active.shared and not entry.alone,
                 starts=entry.starts - entry.pardoned,
                 max_attempts=self._settings.max_attempts,

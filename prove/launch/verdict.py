@@ -34,6 +34,7 @@ class End:
         spoke: whether it reported anything.
         stopped: whether this pool had told it to stop.
         held: whether another process holds the run folder now.
+        gone: whether the run folder was deleted under it.
         shared: whether it shared its GPU, and has not been tried alone.
         starts: how often the run was started here.
         max_attempts: how often it may be.
@@ -45,6 +46,7 @@ class End:
     spoke: bool = True
     stopped: bool = False
     held: bool = False
+    gone: bool = False
     shared: bool = False
     starts: int = 1
     max_attempts: int = 1
@@ -63,7 +65,7 @@ def judge(end: End) -> tuple[Verdict, str]:
         return Verdict.FAILED, why
     if end.stopped:
         return Verdict.STOPPED, ""
-    if end.status == 2 and not end.spoke:
+    if end.status == 2 and not end.spoke and not end.gone:
         return (Verdict.HELD, end.said) if end.held else (Verdict.NOT_STARTED, end.said or "it said nothing")
     why = _cut_short(end)
     if end.starts < end.max_attempts:

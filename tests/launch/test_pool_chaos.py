@@ -291,14 +291,17 @@ def test_a_disk_that_is_full_for_a_while(small_disk: Path, results: Path, monkey
     assert_nobody_left(folder)
 
 
-def test_a_disk_that_stays_full(small_disk: Path, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_stays_full_stops_the_pool_and_fails_nothing(
+    small_disk: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runs = [assignment(seed) for seed in range(2)]
     folder = make_launch(small_disk / "results", runs, {})
     monkeypatch.setenv("PROVE_TEST_MARK", str(folder.results))
     fill(small_disk)
     outcome = run_pool(folder, runs, TWO, launcher="local", timing=QUICK)
-    assert {*outcome.not_started, *outcome.failed} == {each.key for each in runs}
-    assert not outcome.finished
+    assert set(outcome.interrupted) == {each.key for each in runs}
+    assert (outcome.signal, outcome.exit_code) == ("a full disk", 130)
+    assert (outcome.finished, outcome.failed, outcome.not_started) == ((), {}, {})
     assert_nobody_left(folder)
 
 

@@ -41,6 +41,11 @@ INTERRUPTED = {"kind": "interrupted", "reason": "signal SIGTERM"}
         (End(None, 0), Verdict.FAILED, "killed: its worker ended with code 0 and did not say how"),
         (End(None, 2, "no such data", spoke=False, max_attempts=9), Verdict.NOT_STARTED, "no such data"),
         (End(None, 2, "", spoke=False), Verdict.NOT_STARTED, "it said nothing"),
+        (
+            End(None, 2, "", spoke=False, gone=True, max_attempts=2),
+            Verdict.AGAIN,
+            "its worker ended with code 2 and did not say how its run ended",
+        ),
         (End(None, 2, "is being trained", spoke=False, held=True), Verdict.HELD, "is being trained"),
         (End(None, 2, "", spoke=False, stopped=True), Verdict.STOPPED, ""),
         (End(None, 1, "a\nlast", spoke=False, max_attempts=2), Verdict.AGAIN, "its worker ended with code 1 and did "),
