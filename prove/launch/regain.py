@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prove.errors import ProveError
 from prove.launch.folder import LaunchDir
+from prove.launch.start import row_of
 from prove.spec.job import Job
-from prove.store.claims import LaunchRow
 from prove.store.fold import MALFORMED
 
 if TYPE_CHECKING:
@@ -42,17 +43,7 @@ def _take_back(store: Store, folder: LaunchDir) -> None:
             job = Job.from_dict(each.job)
             jobs.append((job, str(job.loss)))
             tasks[job.key] = number
-    row = LaunchRow(
-        id=folder.id,
-        launcher=launch.launcher,
-        host=launch.host,
-        pid=launch.pid,
-        user_name=launch.user,
-        experiment=launch.experiment,
-        created_at=launch.created_at,
-        max_attempts=launch.max_attempts,
-        closed_at=closed_at,
-    )
+    row = replace(row_of(launch), id=folder.id, closed_at=closed_at)
     store.take_back(row, jobs, tasks)
 
 

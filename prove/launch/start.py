@@ -94,17 +94,7 @@ def opened(
     folder.begin()
     with folder.lock() as lock:
         try:
-            row = LaunchRow(
-                id=launch.id,
-                launcher=launch.launcher,
-                host=launch.host,
-                pid=launch.pid,
-                user_name=launch.user,
-                experiment=launch.experiment,
-                created_at=launch.created_at,
-                max_attempts=launch.max_attempts,
-            )
-            taken = store.claim(row, _numbers(_tasks(wanted, request.pack)), states)
+            taken = store.claim(row_of(launch), _numbers(_tasks(wanted, request.pack)), states)
             mine = tuple(each for each in wanted if each.key in taken)
             tasks = _tasks(mine, request.pack)
             if len(mine) < len(wanted):
@@ -116,6 +106,20 @@ def opened(
             raise
     if not mine:
         give_up(store, folder)
+
+
+def row_of(launch: Launch) -> LaunchRow:
+    """What the database keeps of a launch."""
+    return LaunchRow(
+        id=launch.id,
+        launcher=launch.launcher,
+        host=launch.host,
+        pid=launch.pid,
+        user_name=launch.user,
+        experiment=launch.experiment,
+        created_at=launch.created_at,
+        max_attempts=launch.max_attempts,
+    )
 
 
 def give_up(store: Store, folder: LaunchDir) -> None:
