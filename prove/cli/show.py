@@ -199,7 +199,3 @@ def _problems(problems: Sequence[Problem]) -> Table | None:
     for problem in problems:
         table.add_row("-" if problem.position < 0 else str(problem.position), problem.message, problem.line[:60])
     return table
-
-
-def _moment(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}"

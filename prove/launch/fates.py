@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 from prove.launch.folder import LaunchDir
 from prove.rundir import RunDir
@@ -44,16 +46,16 @@ UNKNOWN = Fate(None)
 ALIVE = Fate(True)
 
 
-class Fates:
+class Fates(ABC):
     """What is known of the tasks of one launch."""
 
+    @abstractmethod
     def of(self, task: int) -> Fate:
         """What is known of a task."""
-        raise NotImplementedError
 
+    @abstractmethod
     def over(self) -> bool:
         """Whether it is certain that no task lives."""
-        raise NotImplementedError
 
     def withdraw(self) -> list[str]:
         """Take what waits for its turn out of the queue; what the user should know."""
@@ -71,8 +73,8 @@ class Fates:
 class LocalFates(Fates):
     """A local launch has one task: its pool."""
 
-    def __init__(self, row: LaunchRow, results: os.PathLike[str]) -> None:
-        self._folder = LaunchDir.of(results, row.id)  # type: ignore[arg-type]
+    def __init__(self, row: LaunchRow, results: Path) -> None:
+        self._folder = LaunchDir.of(results, row.id)
         self._fate = self._look(row)
 
     def _look(self, row: LaunchRow) -> Fate:

@@ -17,9 +17,6 @@ PackMode = Literal["sequential", "parallel"]
 DEFAULT_PROFILE = "default"
 PROFILE = "profile"
 
-WARNING_SECONDS = 60
-"""SLURM sends the warning before a time limit up to this much earlier than asked."""
-
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d\d?))?(?::(\d\d?))?")
 _MEMORY = re.compile(r"\d+(\.\d+)?[KMGT]", re.IGNORECASE)
 _GPUS = re.compile(r"([\w.-]+:)?\d+")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
-import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -121,11 +120,6 @@ class Block:
     def axes(self) -> tuple[str, ...]:
         """The names of its axes, slowest first."""
         return tuple(name for group in self.groups for name in group.names)
-
-    @property
-    def size(self) -> int:
-        """Combinations, with those that are excluded."""
-        return math.prod(len(group.rows) for group in self.groups)
 
     def values(self, name: str) -> list[Value]:
         """The values that a setting has in its groups or as a fixed one; none for a setting that it does not have."""
@@ -250,7 +244,3 @@ class Matrix:
             for cell in block.cells():
                 if not any(cell in each for each in earlier):
                     yield cell
-
-    def upper_bound(self) -> int:
-        """Cells that it has at most: none excluded, none in two blocks."""
-        return sum(block.size for block in self.blocks)

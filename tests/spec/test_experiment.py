@@ -612,7 +612,7 @@ def test_no_damage_makes_a_traceback(write: Write, edits: list[tuple[int, int, s
     said = str(file)
     try:
         experiment = read_experiment(file)
-        assert sum(1 for _ in itertools.islice(experiment.cells(), 1000)) <= experiment.matrix.upper_bound()
+        assert all(isinstance(cell, dict) for cell in itertools.islice(experiment.cells(), 1000))
     except ProveError as error:
         said = str(error)
     assert str(file) in said

@@ -102,7 +102,6 @@ def test_cells_are_those_of_nested_loops(raw: list[dict[str, Any]]) -> None:
     assert len(cells) == len(expected)
     assert all(map(same_cell, cells, expected))
     assert list(matrix.cells()) == cells
-    assert len(cells) <= matrix.upper_bound()
 
 
 @settings(deadline=None, derandomize=True, max_examples=200)
@@ -145,7 +144,6 @@ def test_the_first_axis_is_the_slowest_and_repeated_values_count_once() -> None:
         ("m", 1), ("m", 0), ("m", True), ("n", 1), ("n", 0), ("n", True),
     ]  # fmt: skip
     assert block.axes == ("model", "seed")
-    assert block.size == 6
 
 
 def test_zipped_axes_need_rows_of_their_length() -> None:
