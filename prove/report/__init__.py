@@ -1,0 +1,1 @@
+"""From recorded runs to claims: comparable blocks, tables, figures, one HTML file."""

@@ -1,0 +1,1 @@
+"""Intervals, multiplicity, power: from numbers to what may be claimed of them. numpy and scipy, no PROVE."""
