@@ -23,7 +23,7 @@ KEYS = (
     "report",
 )  # fmt: skip
 
-REPORT = ("baseline", "metric", "smallest_effect", "hypotheses")
+REPORT = ("baseline", "metric", "smallest_effect", "checkpoint", "hypotheses")
 """Keys of the report section."""
 
 _MERGED = ("matrix", "train", "launch", "report")
@@ -306,6 +306,8 @@ def _report(keys: Mapping[str, Node]) -> Section:
                 raise section.error(key, unknown_metric.message, unknown_metric.hint)
         if key == "smallest_effect" and not _is_positive(value):
             raise section.error(key, f"smallest_effect must be a number > 0, in percentage points, not {value!r}.")
+        if key == "checkpoint" and value not in ("last", "best"):
+            raise section.error(key, f"checkpoint must be last or best, for all runs alike, not {value!r}.")
         if key == "hypotheses" and not isinstance(value, list | dict):
             raise section.error(key, f"hypotheses must be a list or a mapping, not {value!r}.")
     return section
