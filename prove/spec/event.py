@@ -3,9 +3,13 @@
 Every event holds ``kind``, ``time`` (seconds since 1970, UTC) and ``attempt`` (from 1). The others by kind:
 
     started      host, pid, launcher, device, resumed_from (iteration, 0 when fresh), max_iters
+    environment  environment: what decides whether runs can be compared, see `prove.provenance.comparability`
     wired        evidence: one line per head and term, see `evidence.json`
     train        iteration, lr, loss, terms {name: value}, weights {name: weight}, seconds_per_iteration,
                  peak_memory_mib
+    grads        iteration, heads {head: {term: {"loss_share": .., "gradient_share": .., "cosine": .. or null}}}: each
+                 term's share of the total loss and of the head's gradient norms, and the cosine between its gradient
+                 and the primary term's, on the batch of the wiring proof
     validated    iteration, images, metrics {name: percent or null}, conditions {condition: {name: percent or null}},
                  classes {class: {"IoU": .., "Acc": .., "bIoU": .., "bF1": .., "support": pixels}}
     best         iteration, monitor, value: validation found a new best

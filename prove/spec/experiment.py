@@ -11,6 +11,7 @@ from typing import Any
 
 from prove.errors import ProveError, unknown
 from prove.spec.expr import Value
+from prove.spec.hypothesis import read_hypotheses
 from prove.spec.job import METRICS
 from prove.spec.located import Node, Place, Section
 from prove.spec.matrix import Block, Cell, Group, Matrix, identity
@@ -308,8 +309,8 @@ def _report(keys: Mapping[str, Node]) -> Section:
             raise section.error(key, f"smallest_effect must be a number > 0, in percentage points, not {value!r}.")
         if key == "checkpoint" and value not in ("last", "best"):
             raise section.error(key, f"checkpoint must be last or best, for all runs alike, not {value!r}.")
-        if key == "hypotheses" and not isinstance(value, list | dict):
-            raise section.error(key, f"hypotheses must be a list or a mapping, not {value!r}.")
+        if key == "hypotheses":
+            read_hypotheses(keys["report"].value[key])
     return section
 
 
