@@ -193,6 +193,8 @@ def _sweep(
         census, surveyed = survey(found(), store.states, known)
         text_of = cache(short)
         store.register(((each.job, text_of(each.job.loss)) for each in surveyed), experiment.name)
+        if experiment.name is not None:
+            store.remember_study(experiment.name, experiment.report, experiment.description)
         if not json_output:
             _say(*said)
             show_census(experiment, census)

@@ -90,11 +90,11 @@ def _block(
     finished = [run for run in members if run.run_id not in gone]
     baseline = baselines([run.loss for run in members])
     chosen, others = _largest_comparable(finished, baseline)
-    others = [*others, *(run for run in strays if run.run_id not in gone)]
+    uncomparable = [*others, *(run for run in strays if run.run_id not in gone)]
     compared = {(run.loss, run.seed): run for run in chosen}
     reference = chosen[0] if chosen else members[0]
     mixed: dict[str, str] = {}
-    for run in others:
+    for run in uncomparable:
         reason = why_not_comparable(run.facts, reference.facts)
         if allow_mixed and (run.loss, run.seed) not in compared:
             compared[run.loss, run.seed] = run

@@ -1,7 +1,7 @@
 """What must be equal before two runs are compared, and what a reader must know where it is not.
 
-One table, `FACTS`, says it all. A fact is taken from the run's job (what was asked for) or from its environment (what it
-ran on). Objective and seed are no facts: they are what is compared and what pairs.
+One table, `FACTS`, says it all. A fact is taken from the run's job (what was asked for) or from its environment (what
+it ran on). Objective and seed are no facts: they are what is compared and what pairs.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from prove.errors import ProveError
 from prove.report.blocks import form_blocks
@@ -27,6 +28,9 @@ _COLUMNS = (
     "id", "key", "dataset", "model", "strategy", "loss", "seed", "state", "failure", "message", "advice", "iteration",
     "max_iters", "train_seconds", "peak_memory_mib", "finished_at", "job", *METRICS,
 )  # fmt: skip
+
+_TOLD = ("run_id", *_COLUMNS[1:15])
+"""The fields of a `Trained` that these columns hold."""
 
 Progress = Callable[[int, int], None]
 """Called with how many runs have been resampled, and of how many."""
@@ -66,6 +70,7 @@ class RecordedStudy:
         _require_something(self.runs, numbers, settings.metrics[0], experiment)
         self.blocks = form_blocks(self.runs, find, numbers, allow_mixed=settings.allow_mixed)
         self._require_baseline(find)
+        self.notes = _notes(self.runs)
 
     def _require_baseline(self, find: Callable[[Sequence[str]], str | None]) -> None:
         losses = list(dict.fromkeys(run.loss for run in self.runs))
@@ -80,18 +85,6 @@ class RecordedStudy:
                 f"Nothing can be compared: {block.why}.", hint="`prove status` says what is missing; `prove retry` or "
                 "`prove sweep` trains it."
             )  # fmt: skip
-
-    @cached_property
-    def notes(self) -> tuple[str, ...]:
-        """What holds for the whole study, one sentence each."""
-        blind = sum("code" not in run.facts for run in self.runs if run.state is State.FINISHED)
-        said = []
-        if blind:
-            said.append(
-                f"Of {blind} finished runs neither code, data nor libraries are recorded: that they are the same can't "
-                "be checked."
-            )
-        return tuple(said)
 
     # Numbers
 
@@ -143,7 +136,7 @@ class RecordedStudy:
                 baseline=block.baseline,
                 seeds=block.seeds,
                 values=self.values(block, measure),
-                replicates=self._replicates(block, measure),
+                replicates=self.replicates(block, measure),
                 higher_is_better=measure.higher_is_better,
             )
             settings = self.options
@@ -152,28 +145,28 @@ class RecordedStudy:
             )
         return self._compared[key]
 
-    def _replicates(self, block: Block, measure: Measure) -> Floats | None:
+    def replicates(self, block: Block, measure: Measure) -> Floats | None:
         """``[L, S, B]``; None unless every run of the block has counts of the same images."""
         kept = (block.key, measure.metric, measure.scope)
         if self._resampled[0] != kept:
             runs = [(run.run_id, run.key, self._finished_at[run.run_id]) for run in block.runs.values()]
-            found = image_replicates(
+            drawn = image_replicates(
                 self._store, runs, self.options.checkpoint, measure.metric, measure.scope, self._on_progress
             )
-            self._resampled = kept, found
+            self._resampled = kept, drawn
         found = self._resampled[1]
         if not block.runs or any(run.run_id not in found for run in block.runs.values()):
             return None
         loss_at = {loss: i for i, loss in enumerate(block.losses)}
         seed_at = {seed: i for i, seed in enumerate(block.seeds)}
-        stacked = None
+        stacked: NDArray[Any] | None = None
         for (loss, seed), run in block.runs.items():
-            names, drawn = found[run.run_id]
+            names, values = found[run.run_id]
             if measure.name not in names:
                 return None
             if stacked is None:
-                stacked = np.full((len(loss_at), len(seed_at), drawn.shape[1]), np.nan, dtype=np.float32)
-            stacked[loss_at[loss], seed_at[seed]] = drawn[names.index(measure.name)]
+                stacked = np.full((len(loss_at), len(seed_at), values.shape[1]), np.nan, dtype=np.float32)
+            stacked[loss_at[loss], seed_at[seed]] = values[names.index(measure.name)]
         return stacked
 
     def pooled(self, measure: Measure) -> tuple[PooledEffect, ...]:
@@ -260,6 +253,14 @@ class RecordedStudy:
         return RunDir.of(self._store.results_folder, run.key)
 
 
+def _notes(runs: Sequence[Trained]) -> tuple[str, ...]:
+    blind = sum("code" not in run.facts for run in runs if run.state is State.FINISHED)
+    said = (
+        f"Of {blind} finished runs neither code, data nor libraries are recorded: it can't be checked that they agree."
+    )
+    return (said,) if blind else ()
+
+
 def _of(experiment: str | None, column: str) -> tuple[str, dict[str, Any]]:
     """A condition that keeps an experiment's runs."""
     if experiment is None:
@@ -286,15 +287,9 @@ def _read(
             finished_at[run_id] = row[15] or 0.0
             for metric, value in zip(METRICS, row[17:], strict=True):
                 overall[metric][run_id] = value
-        runs.append(
-            Trained(
-                *row[:7],
-                state,
-                FailureKind(row[8]) if row[8] else None,
-                *row[9:15],
-                facts=run_facts(found.facts, environments.get(run_id), row[11]),
-            )
-        )
+        told: dict[str, Any] = dict(zip(_TOLD, row, strict=False))
+        told |= {"state": state, "failure": FailureKind(row[8]) if row[8] else None}
+        runs.append(Trained(**told, facts=run_facts(found.facts, environments.get(run_id), row[11])))
     return _told_apart(runs, [each.loss for each in parts]), finished_at, overall
 
 

@@ -166,6 +166,9 @@ class Study(Protocol):
     def values(self, block: Block, measure: Measure) -> Floats:
         """``[L, S]`` in the order of ``block.losses`` and ``block.seeds``; NaN where there is no number."""
 
+    def replicates(self, block: Block, measure: Measure) -> Floats | None:
+        """``[L, S, B]`` as `values`, on B resamples of the images; None where a run has no per-image counts."""
+
     def names(self, scope: str, block: Block) -> tuple[str, ...]:
         """The classes (dataset's order) or conditions (sorted) that the block's runs have results of."""
 

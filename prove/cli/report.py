@@ -1,0 +1,225 @@
+"""`prove report`: what the runs say, with its uncertainty, its cost and its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from prove.cli.options import notes, print_json
+from prove.cli.reporting import Flags, Format, Output, chosen_format, deliver, finish, shares_flags, study_of, write
+from prove.errors import ProveError, unknown
+
+if TYPE_CHECKING:
+    from prove.report.opening import Found
+    from prove.report.recorded import RecordedStudy
+    from prove.report.table import Table
+
+app = typer.Typer(help="Compare: tables, figures, one HTML file; what holds, and what does not.", no_args_is_help=True)
+
+BY = ("dataset", "condition", "class")
+
+Rows = Annotated[str, typer.Option("--rows", metavar="AXIS", help="loss, model, dataset, strategy or settings.")]
+Columns = Annotated[
+    str | None, typer.Option("--columns", metavar="AXIS", help="Another of them.  [default: what there are several of]")
+]
+By = Annotated[str | None, typer.Option("--by", metavar="WHAT", help=f"One table by {', '.join(BY)}.")]
+
+
+@app.command("tables")
+@shares_flags
+def tables(
+    flags: Flags,
+    rows: Rows = "loss",
+    columns: Columns = None,
+    by: By = None,
+    form: Format = None,
+    output: Output = None,
+) -> None:
+    """Compare every loss with the baseline: mean and spread over seeds, difference, interval, verdict.
+
+    Bold: better than the baseline. Underlined: the best mean. Below each table stands what it rests on, what is
+    missing and what was not comparable. Exit code 2 where every comparison rests on one seed: then there is no verdict.
+    """
+    from prove.report.views.across import across
+    from prove.report.views.integrity import integrity
+    from prove.report.views.results import results
+
+    if by is not None and by not in BY:
+        raise unknown("axis", by, BY, where="in --by")
+    if by in ("class", "condition"):
+        _show(flags, form, output, _classes if by == "class" else _domains)
+        return
+
+    alone = chosen_format(form, output, flags.json_output) in ("csv", "latex")  # these go into programs and papers
+
+    def make(study: RecordedStudy) -> Sequence[Table]:
+        chosen = results(study, rows=rows, columns="dataset" if by == "dataset" and columns is None else columns)
+        told = not alone and any(block.left_out or block.mixed or block.warnings for block in study.blocks)
+        return [*chosen, *across(study), *(integrity(study) if told else ())]
+
+    _show(flags, form, output, make)
+
+
+@app.command("classes")
+@shares_flags
+def classes(flags: Flags, form: Format = None, output: Output = None) -> None:
+    """Compare class by class: difference in IoU, labelled pixels; exploratory, with a false discovery rate."""
+    _show(flags, form, output, _classes)
+
+
+@app.command("domains")
+@shares_flags
+def domains(flags: Flags, form: Format = None, output: Output = None) -> None:
+    """Compare condition by condition, and the gap between clear and adverse conditions."""
+    _show(flags, form, output, _domains)
+
+
+@app.command("cost")
+@shares_flags
+def cost(flags: Flags, form: Format = None, output: Output = None) -> None:
+    """Show what each loss costs: GPU hours, seconds per iteration, peak memory."""
+    from prove.report.views.cost import cost as view
+
+    _show(flags, form, output, view, verdicts=False)
+
+
+@app.command("power")
+@shares_flags
+def power(flags: Flags, form: Format = None, output: Output = None) -> None:
+    """Show the smallest effect that this design can see, and how many seeds would settle each open comparison."""
+    from prove.report.views.precision import precision as view
+
+    _show(flags, form, output, view)
+
+
+@app.command("hypotheses")
+@shares_flags
+def hypotheses(flags: Flags, form: Format = None, output: Output = None) -> None:
+    """Put the study's hypotheses to the test: supported, not supported, or what would settle them."""
+    _show(flags, form, output, None)
+
+
+@app.command("integrity")
+@shares_flags
+def integrity(flags: Flags, form: Format = None, output: Output = None) -> None:
+    """Show what became of every run: compared, failed, missing, not comparable, and why."""
+    from prove.report.views.integrity import integrity as view
+
+    _show(flags, form, output, view, verdicts=False)
+
+
+@app.command("plots")
+@shares_flags
+def plots(
+    flags: Flags,
+    which: Annotated[
+        list[str] | None, typer.Option("--figure", metavar="NAMES", help="Only these.  [default: all]")
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", metavar="NAMES", help="Of pdf, svg, png; the data come as CSV.")
+    ] = "pdf,svg,png",
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write them into.")] = Path(
+        "plots"
+    ),
+) -> None:
+    """Draw the figures: effects, classes, conditions, curves, ranks, cost, shares, predictions."""
+    from prove.report.figures import draw
+
+    names = [name.strip() for text in which or () for name in text.split(",") if name.strip()]
+    with study_of(flags) as (study, _):
+        drawn = draw(study, output, formats=[each.strip() for each in form.split(",")], which=names or None)
+        if flags.json_output:
+            print_json(
+                [
+                    {"name": each.name, "title": each.title, "caption": each.caption, "reason": each.reason,
+                     "files": [str(file) for file in each.files]}
+                    for each in drawn
+                ]
+            )  # fmt: skip
+        for each in drawn:
+            said = f"not drawn: {each.reason}" if each.reason else ", ".join(file.name for file in each.files)
+            notes().print(f"{each.name}: {said}")
+        if not any(each.files for each in drawn):
+            raise ProveError("None of the figures can be drawn.", hint="The reasons stand above.")
+        finish(study)
+
+
+@app.command("html")
+@shares_flags
+def html(
+    flags: Flags,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write it.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Write everything into one HTML file that needs no network: tables, figures, evidence, failures, environment."""
+    from prove.report.figures import pictures
+    from prove.report.page import page
+
+    with study_of(flags) as (study, found):
+        document = page(study, tables=_sections(study, found), figures=pictures(study))
+        write(output, document.encode())
+        if flags.json_output:
+            print_json({"file": str(output), "bytes": len(document.encode())})
+        finish(study)
+
+
+def _sections(study: RecordedStudy, found: Found) -> dict[str, Sequence[Table]]:
+    from prove.report.views.across import across
+    from prove.report.views.cost import cost as cost_view
+    from prove.report.views.integrity import integrity
+    from prove.report.views.precision import precision
+    from prove.report.views.results import results
+    from prove.report.views.secondary import secondary
+
+    return {
+        "integrity": integrity(study),
+        "results": results(study),
+        "across": across(study),
+        "hypotheses": _hypotheses(study, found),
+        "classes": _classes(study),
+        "domains": _domains(study),
+        "secondary": secondary(study),
+        "precision": precision(study),
+        "cost": cost_view(study),
+    }
+
+
+def _show(
+    flags: Flags,
+    form: str | None,
+    output: Path | None,
+    make: Callable[[RecordedStudy], Sequence[Table]] | None,
+    *,
+    verdicts: bool = True,
+) -> None:
+    """Make tables and deliver them; without ``make``, those of the hypotheses."""
+    with study_of(flags) as (study, found):
+        made = _hypotheses(study, found) if make is None else make(study)
+        deliver(made, form, output, flags.json_output)
+        if verdicts:
+            finish(study)
+
+
+def _classes(study: RecordedStudy) -> Sequence[Table]:
+    from prove.report.views.classes import classes as view
+
+    return view(study)
+
+
+def _domains(study: RecordedStudy) -> Sequence[Table]:
+    from prove.report.views.domains import domains as view
+
+    return view(study)
+
+
+def _hypotheses(study: RecordedStudy, found: Found) -> Sequence[Table]:
+    from prove.report.hypotheses import findings
+    from prove.report.views.hypotheses import hypotheses as view
+    from prove.spec.hypothesis import read_hypotheses, with_built_in
+
+    asked = with_built_in(read_hypotheses(found.section.get("hypotheses", [])))
+    return view(findings(study, asked), confidence=study.options.confidence)
