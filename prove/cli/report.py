@@ -15,11 +15,18 @@ from prove.errors import ProveError, unknown
 if TYPE_CHECKING:
     from prove.report.opening import Found
     from prove.report.recorded import RecordedStudy
+    from prove.report.study import Block
     from prove.report.table import Table
 
 app = typer.Typer(help="Compare: tables, figures, one HTML file; what holds, and what does not.", no_args_is_help=True)
 
 BY = ("dataset", "condition", "class")
+
+OF_A_CLASS = {"mIoU": "IoU", "fwIoU": "IoU", "mAcc": "Acc", "aAcc": "Acc", "bIoU": "bIoU", "bF1": "bF1"}
+"""What a metric of an image set is for one class; ECE is none."""
+
+BLOCKS_SHOWN = 24
+"""Blocks whose classes and conditions are shown on a terminal and in the HTML file."""
 
 Rows = Annotated[str, typer.Option("--rows", metavar="AXIS", help="loss, model, dataset, strategy or settings.")]
 Columns = Annotated[
@@ -49,32 +56,84 @@ def tables(
 
     if by is not None and by not in BY:
         raise unknown("axis", by, BY, where="in --by")
-    if by in ("class", "condition"):
-        _show(flags, form, output, _classes if by == "class" else _domains)
+    if by == "class":
+        classes(flags, form, output)
         return
-
+    if by == "condition":
+        domains(flags, None, form, output)
+        return
     alone = chosen_format(form, output, flags.json_output) in ("csv", "latex")  # these go into programs and papers
 
     def make(study: RecordedStudy) -> Sequence[Table]:
         chosen = results(study, rows=rows, columns="dataset" if by == "dataset" and columns is None else columns)
         told = not alone and any(block.left_out or block.mixed or block.warnings for block in study.blocks)
-        return [*chosen, *across(study), *(integrity(study) if told else ())]
+        return [*across(study), *chosen, *(integrity(study) if told else ())]
 
     _show(flags, form, output, make)
 
 
 @app.command("classes")
 @shares_flags
-def classes(flags: Flags, form: Format = None, output: Output = None) -> None:
-    """Compare class by class: difference in IoU, labelled pixels; exploratory, with a false discovery rate."""
-    _show(flags, form, output, _classes)
+def class_by_class(flags: Flags, form: Format = None, output: Output = None) -> None:
+    """Compare class by class: difference in IoU, labelled pixels; exploratory, with a false discovery rate.
+
+    With --metric mAcc, bIoU or bF1 in that metric of each class.
+    """
+    classes(flags, form, output)
+
+
+def classes(flags: Flags, form: str | None, output: Path | None) -> None:
+    """The tables by class, in the class's form of the headline metric."""
+    from prove.report.views.classes import classes as view
+
+    def make(study: RecordedStudy) -> Sequence[Table]:
+        headline = study.options.metrics[0]
+        if headline not in OF_A_CLASS:
+            raise ProveError(f"{headline} has no value by class.", hint=f"Ask for one of {', '.join(OF_A_CLASS)}.")
+        made = view(study, OF_A_CLASS[headline], blocks=_some(study, form, output, flags.json_output))
+        if not made:
+            raise ProveError("No run has results by class.", hint="They come with the last validation of a run.")
+        return made
+
+    _show(flags, form, output, make)
 
 
 @app.command("domains")
 @shares_flags
-def domains(flags: Flags, form: Format = None, output: Output = None) -> None:
+def condition_by_condition(
+    flags: Flags,
+    clear: Annotated[
+        str | None, typer.Option("--clear", metavar="NAME", help="The condition that the others are held against.")
+    ] = None,
+    form: Format = None,
+    output: Output = None,
+) -> None:
     """Compare condition by condition, and the gap between clear and adverse conditions."""
-    _show(flags, form, output, _domains)
+    domains(flags, clear, form, output)
+
+
+def domains(flags: Flags, clear: str | None, form: str | None, output: Path | None) -> None:
+    """The tables by condition."""
+    from prove.report.views.domains import domains as view
+
+    def make(study: RecordedStudy) -> Sequence[Table]:
+        made = view(study, clear=clear, blocks=_some(study, form, output, flags.json_output))
+        if not made:
+            raise ProveError(
+                "No run has results by condition: their datasets name no conditions of the images.",
+                hint="`prove data list --json` shows which datasets do; docs/data.md, how your own can.",
+            )
+        return made
+
+    _show(flags, form, output, make)
+
+
+def _some(study: RecordedStudy, form: str | None, output: Path | None, as_json: bool) -> Sequence[Block]:
+    """The blocks that are shown: all in a file, the first ones on the terminal, which says so."""
+    if output is not None or chosen_format(form, output, as_json) != "rich" or len(study.blocks) <= BLOCKS_SHOWN:
+        return study.blocks
+    notes().print(f"The first {BLOCKS_SHOWN} of {len(study.blocks)} blocks; all of them with -o FILE.")
+    return study.blocks[:BLOCKS_SHOWN]
 
 
 @app.command("cost")
@@ -169,21 +228,24 @@ def html(
 
 def _sections(study: RecordedStudy, found: Found) -> dict[str, Sequence[Table]]:
     from prove.report.views.across import across
+    from prove.report.views.classes import classes as by_class
     from prove.report.views.cost import cost as cost_view
+    from prove.report.views.domains import domains as by_condition
     from prove.report.views.integrity import integrity
     from prove.report.views.precision import precision
     from prove.report.views.results import results
     from prove.report.views.secondary import secondary
 
+    first = study.blocks[:BLOCKS_SHOWN]
     return {
         "integrity": integrity(study),
         "results": results(study),
         "across": across(study),
         "hypotheses": _hypotheses(study, found),
-        "classes": _classes(study),
-        "domains": _domains(study),
-        "secondary": secondary(study),
-        "precision": precision(study),
+        "classes": by_class(study, blocks=first),
+        "domains": by_condition(study, blocks=first),
+        "secondary": secondary(study, blocks=first),
+        "precision": precision(study, blocks=first),
         "cost": cost_view(study),
     }
 
@@ -202,18 +264,6 @@ def _show(
         deliver(made, form, output, flags.json_output)
         if verdicts:
             finish(study)
-
-
-def _classes(study: RecordedStudy) -> Sequence[Table]:
-    from prove.report.views.classes import classes as view
-
-    return view(study)
-
-
-def _domains(study: RecordedStudy) -> Sequence[Table]:
-    from prove.report.views.domains import domains as view
-
-    return view(study)
 
 
 def _hypotheses(study: RecordedStudy, found: Found) -> Sequence[Table]:

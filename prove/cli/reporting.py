@@ -99,7 +99,7 @@ def study_of(flags: Flags) -> Iterator[tuple[RecordedStudy, Found]]:
     if Store.holds_nothing(flags.results):
         raise ProveError(
             f"No runs yet in {flags.results}/: there is nothing to report.",
-            hint="Train some with `prove sweep FILE`, such as experiments/quickstart.yaml, or name another --results DIR.",
+            hint="Train some with `prove sweep experiments/quickstart.yaml`, or name another with --results DIR.",
         )
     metrics = tuple(name.strip() for text in flags.metric or () for name in text.split(",") if name.strip())
     asked = Asked(

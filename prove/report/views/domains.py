@@ -1,0 +1,159 @@
+"""Condition by condition (weather, time of day), and the gap between clear and adverse ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from prove.errors import unknown
+from prove.report.study import Block, Floats, Measure, Study
+from prove.report.table import Cell, Column, Table
+from prove.report.views.about import Images, count_images, of_effects, rests_on, spread
+from prove.report.views.entries import Entry, entries, from_result, record, remarks
+from prove.report.views.footnotes import Footnotes
+from prove.report.views.numbers import listed, plural
+from prove.stats.block import compare
+from prove.stats.effects import BlockData
+
+CLEAR = ("clear_day", "clear", "day", "daytime", "normal", "sunny", "good")
+"""Names of the condition that the others are held against, the first that a dataset has."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The clear condition and the adverse ones."""
+
+    clear: str
+    adverse: tuple[str, ...]
+
+
+def split(names: Sequence[str], clear: str | None = None) -> Split | None:
+    """Which condition is clear and which are adverse; None where none is recognised, or there is no other.
+
+    Args:
+        clear: take this one.
+
+    Raises:
+        ProveError: `clear` is not among them.
+    """
+    if clear is not None:
+        if clear not in names:
+            raise unknown("condition", clear, names)
+        found: str | None = clear
+    else:
+        folded = {name.casefold().replace(" ", "_").replace("-", "_"): name for name in reversed(names)}
+        found = next((folded[name] for name in CLEAR if name in folded), None)
+    adverse = tuple(name for name in names if name != found)
+    return Split(found, adverse) if found is not None and adverse else None
+
+
+def domains(study: Study, *, clear: str | None = None, blocks: Sequence[Block] | None = None) -> tuple[Table, ...]:
+    """A table for each block that has results by condition, and each metric: losses by conditions, then the gap.
+
+    The gap is how many points a run loses from the clear condition to the mean of the adverse ones; it is taken run by
+    run and then compared between losses as any metric is. Smaller is better.
+
+    Args:
+        clear: the clear condition; recognised by its name without it.
+        blocks: only these.
+
+    Raises:
+        ProveError: a block does not have `clear`.
+    """
+    chosen = tuple(study.blocks if blocks is None else blocks)
+    images = count_images(study, chosen)
+    made: list[Table] = []
+    for block in chosen:
+        names = study.names("condition", block)
+        if not names or names == ("all",):
+            continue
+        for metric in study.options.metrics:
+            name = f"domains-{len(made) + 1}"
+            made.append(_table(study, block, _ordered(names, split(names, clear)), metric, clear, images, name))
+    return tuple(made)
+
+
+def _ordered(names: Sequence[str], parts: Split | None) -> tuple[str, ...]:
+    return tuple(names) if parts is None else (parts.clear, *parts.adverse)
+
+
+def _table(
+    study: Study, block: Block, names: Sequence[str], metric: str, clear: str | None, images: Images, name: str
+) -> Table:
+    parts = split(names, clear)
+    measures = {each: Measure(metric, "condition", each) for each in names}
+    found: dict[str, tuple[Entry, ...]] = {each: entries(study, block, measure) for each, measure in measures.items()}
+    shown = dict(found)
+    if parts is not None and block.baseline is not None:
+        shown["gap"] = gap(study, block, metric, parts, images)
+        measures["gap"] = Measure(metric, "gap", f"{parts.clear} to adverse")
+    footnotes = Footnotes()
+    rows = []
+    for index, loss in enumerate(block.losses):
+        said = dict.fromkeys(
+            text for each, items in found.items() for text in remarks(block, items[index], measures[each])
+        )
+        head = Cell(loss, marks=tuple(footnotes.mark(text) for text in said))
+        rows.append((head, *(replace(items[index].stacked_cell(footnotes)) for items in shown.values())))
+    if block.baseline is None:
+        footnotes.whole(f"No Δ: {block.why.rstrip('.')}.")
+    if parts is None:
+        footnotes.whole(f"No gap: none of {listed(names)} is known as the clear condition; name it with --clear.")
+    return Table(
+        name=name,
+        title=f"{metric} by condition: {block.key}",
+        columns=(Column("loss", "left"), *(Column(each) for each in shown)),
+        rows=tuple(rows),
+        caption=_caption(study, block, shown, parts, images),
+        notes=footnotes.notes,
+        records=tuple(record(study, block, entry, measures[each]) for each, items in shown.items() for entry in items),
+    )
+
+
+def gap(study: Study, block: Block, metric: str, parts: Split, images: Images) -> tuple[Entry, ...]:
+    """The gap of every loss: points lost from the clear condition to the mean of the adverse ones, run by run.
+
+    Args:
+        block: with a baseline.
+    """
+    assert block.baseline is not None
+    names = (parts.clear, *parts.adverse)
+    sign = 1.0 if Measure(metric).higher_is_better else -1.0
+    values = sign * _gap([study.values(block, Measure(metric, "condition", name)) for name in names])
+    drawn = [study.replicates(block, Measure(metric, "condition", name)) for name in names]
+    known = [each for each in drawn if each is not None]
+    data = BlockData(
+        losses=block.losses,
+        baseline=block.baseline,
+        seeds=block.seeds,
+        values=values,
+        replicates=sign * _gap(known) if len(known) == len(names) else None,
+        higher_is_better=False,
+        images=images.get(block.key),
+    )
+    options = study.options
+    result = compare(data, smallest_effect=options.smallest_effect, confidence=options.confidence)
+    return from_result(block, values, result)
+
+
+def _gap(conditions: Sequence[Floats]) -> Floats:
+    """The first minus the mean of the others."""
+    difference: Floats = conditions[0] - np.mean(np.stack(conditions[1:]), axis=0)
+    return difference
+
+
+def _caption(
+    study: Study, block: Block, shown: dict[str, tuple[Entry, ...]], parts: Split | None, images: Images
+) -> str:
+    every = [entry for items in shown.values() for entry in items]
+    losses = len(block.losses) - 1
+    said = [f"{spread(every)} (number of seeds).", rests_on(study, [block], images)]
+    said.append(of_effects(study, every, f"the {plural(losses, 'comparison')} in each column, not over the columns"))
+    if parts is not None and block.baseline is not None:
+        said.append(
+            f"Gap: points lost from {parts.clear} to the mean of {listed(parts.adverse, 8)}, of each run; smaller is "
+            "better."
+        )
+    return " ".join(part for part in said if part)
