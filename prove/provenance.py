@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,24 @@ PACKAGES = (
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 """Thread counts change the order of sums, and with it the last bits of a result."""
 
+DECIDING = ("build", "catalog", "data", "losses", "metrics", "spec", "training")
+"""Folders of PROVE's source that decide a result."""
+
+UNDECIDING = frozenset(
+    {
+        "metrics/resample.py",
+        "spec/experiment.py",
+        "spec/matrix.py",
+        "spec/matrix_file.py",
+        "spec/narrate.py",
+        "spec/yaml_file.py",
+    }
+)
+"""Files in them that don't: they make the jobs, whose settings are compared one by one, or speak of runs."""
+
+FIRST_METRIC_VERSION = 1
+"""Version of the metrics of runs from before ``env.json`` recorded it."""
+
 GIT_SECONDS = 10
 
 
@@ -43,7 +61,8 @@ def collect(extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
             level, where it wins over a field of the same name.
 
     Returns:
-        ``prove`` (version), ``code_sha256`` (of PROVE's own source), ``prove_git`` and ``git`` (state of PROVE's
+        ``prove`` (version), ``code_sha256`` (of PROVE's own source), ``training_sha256`` (of what of it decides a
+        result), ``prove_git`` and ``git`` (state of PROVE's
         checkout and of the working directory: ``commit``, ``dirty``; None outside a repository), ``python``,
         ``packages``, ``platform``, ``cpu``, ``cpu_count``, ``threads``, ``host``, ``command``.
     """
@@ -51,6 +70,7 @@ def collect(extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return {
         "prove": _version("prove-seg"),
         "code_sha256": code_sha256(source),
+        "training_sha256": training_sha256(source),
         "prove_git": git_state(source),
         "git": git_state(Path.cwd()),
         "python": platform.python_version(),
@@ -65,12 +85,67 @@ def collect(extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     }
 
 
+def comparability(
+    environment: Mapping[str, Any], *, batch_size: int, amp: bool, resumed: bool
+) -> dict[str, str | int | bool | dict[str, str] | None]:
+    """What decides whether a run can be compared with another, from its ``env.json``.
+
+    Runs that were trained alike have the same facts, key for key: nothing in them is a run's own.
+
+    Args:
+        environment: what `collect` and the worker recorded.
+        batch_size, amp: of the job.
+        resumed: whether the attempt went on from a checkpoint.
+
+    Returns:
+        ``data_train, data_val`` (fingerprints), ``weights_sha256`` (None without pretrained weights),
+        ``metric_version``, ``code`` (see `training_sha256`; of a run before it was recorded, ``code_sha256``),
+        ``code_sha256``, ``prove`` (version), ``dirty`` (of PROVE's checkout; None where it is none), ``packages``,
+        ``python``, ``device`` (name), ``device_kind`` (``cpu`` or ``cuda``), ``amp`` (as in force: a CPU has none),
+        ``batch_size_per_device``, ``deterministic`` (torch's own switch; None where it was not recorded), ``resumed``.
+        What was not recorded is None.
+    """
+    data = environment.get("data_fingerprint") or {}
+    on_cuda = bool((environment.get("placement") or {}).get("cuda"))
+    return {
+        "data_train": data.get("train"),
+        "data_val": data.get("val"),
+        "weights_sha256": environment.get("weights_sha256"),
+        "metric_version": environment.get("metric_version", FIRST_METRIC_VERSION),
+        "code": environment.get("training_sha256") or environment.get("code_sha256"),
+        "code_sha256": environment.get("code_sha256"),
+        "prove": environment.get("prove"),
+        "dirty": (environment.get("prove_git") or {}).get("dirty"),
+        "packages": dict(environment.get("packages") or {}),
+        "python": environment.get("python"),
+        "device": environment.get("device"),
+        "device_kind": "cuda" if on_cuda else "cpu",
+        "amp": amp and on_cuda,
+        "batch_size_per_device": batch_size,
+        "deterministic": environment.get("deterministic"),
+        "resumed": resumed,
+    }
+
+
 def code_sha256(package: Path) -> str:
     """Hash of all Python files below a folder, by relative name and content: equal code, equal hash, anywhere."""
+    return _hash_of(package, package.rglob("*.py"))
+
+
+def training_sha256(package: Path) -> str:
+    """Hash of the source that decides a result, by relative name and content.
+
+    A change of a command, a report, a launcher or the database leaves it as it is: see `DECIDING`, `UNDECIDING`.
+    """
+    found = (path for folder in DECIDING for path in (package / folder).rglob("*") if path.suffix in (".py", ".csv"))
+    return _hash_of(package, (path for path in found if path.relative_to(package).as_posix() not in UNDECIDING))
+
+
+def _hash_of(root: Path, paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).as_posix()):
-        name, content = path.relative_to(package).as_posix().encode(), path.read_bytes()
-        digest.update(b"%d %d " % (len(name), len(content)) + name + content)
+    for name, path in sorted((path.relative_to(root).as_posix(), path) for path in paths):
+        content = path.read_bytes()
+        digest.update(b"%d %d " % (len(name.encode()), len(content)) + name.encode() + content)
     return digest.hexdigest()
 
 

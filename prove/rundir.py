@@ -33,6 +33,7 @@ class RunDir:
         env.json        git state, package versions, device, data fingerprint
         checkpoints/    iter_<n>.pth, the newest two, and best.pth
         confusion.npz   per-image counts of the last iteration; confusion_best.npz of the best
+        predictions.npz what the last iteration predicts on a few images; predictions_best.npz of the best
         worker.lock     held by the living worker
     """
 
@@ -130,6 +131,16 @@ class RunDir:
     def best_confusion(self) -> Path:
         """Per-image counts of the best checkpoint."""
         return self.path / "confusion_best.npz"
+
+    @property
+    def predictions(self) -> Path:
+        """What the last iteration predicts on a few validation images."""
+        return self.path / "predictions.npz"
+
+    @property
+    def best_predictions(self) -> Path:
+        """What the best checkpoint predicts on them."""
+        return self.path / "predictions_best.npz"
 
     @property
     def worker_lock(self) -> Path:

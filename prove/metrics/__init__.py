@@ -7,6 +7,7 @@
 | `evaluate` | all counts of one image in one call | torch |
 | `counts` | the counts as data, stacked over images for an ``.npz`` | numpy |
 | `reduce` | summed counts to mIoU, aAcc, mAcc, fwIoU, bIoU, bF1, ECE | numpy |
+| `resample` | the image bootstrap: a metric on resampled images | numpy |
 
 Names resolve on first use: a report on a login node imports `summarize` and never torch.
 """

@@ -110,9 +110,13 @@ def stack_counts(
     }
 
 
-def check_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Raise a ProveError unless these are the arrays of `stack_counts`, of this version, for the same N images."""
-    missing = [name for name in ("metric_version", "ids", "conditions", *COUNT_ARRAYS) if name not in arrays]
+def check_arrays(arrays: Mapping[str, NDArray[Any]], counts: Sequence[str] = COUNT_ARRAYS) -> None:
+    """Raise a ProveError unless these are the arrays of `stack_counts`, of this version, for the same N images.
+
+    Args:
+        counts: which of the `COUNT_ARRAYS` are needed; the others may be absent.
+    """
+    missing = [name for name in ("metric_version", "ids", "conditions", *counts) if name not in arrays]
     if missing:
         raise ProveError(f"The kept counts lack {', '.join(missing)}.", hint="Evaluate the checkpoint again.")
     version = int(arrays["metric_version"])
@@ -122,6 +126,6 @@ def check_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:
             hint="Evaluate the checkpoint again, or use the version of PROVE that wrote them.",
         )
     images = len(arrays["ids"])
-    odd = [name for name in ("conditions", *COUNT_ARRAYS) if len(arrays[name]) != images]
+    odd = [name for name in ("conditions", *counts) if len(arrays[name]) != images]
     if odd:
         raise ProveError(f"The kept counts hold {images} ids but {len(arrays[odd[0]])} images in {odd[0]}.")

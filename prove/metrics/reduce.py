@@ -87,22 +87,43 @@ def summarize(confusion: NDArray[np.integer]) -> IoUSummary:
         raise ProveError("A confusion matrix holds counts, got a negative number.")
     classes = confusion.shape[-1]
     total = confusion.reshape(-1, classes, classes).sum(0, dtype=np.int64)
-    correct = total.diagonal()
     support = total.sum(1)
-    union = support + total.sum(0) - correct
-    present = support > 0
-    iou = _percent(correct, union, present)
-    accuracy = _percent(correct, support, present)
-    pixels = support.sum()
+    found = iou_of_totals(total.diagonal(), total.sum(0), support)
     return IoUSummary(
-        mIoU=_mean(iou),
-        aAcc=float(_percent(correct.sum(), pixels, pixels > 0)),
-        mAcc=_mean(accuracy),
-        fwIoU=float((support[present] * iou[present]).sum() / pixels) if pixels else float("nan"),
-        IoU=iou,
-        Acc=accuracy,
+        mIoU=float(found["mIoU"]),
+        aAcc=float(found["aAcc"]),
+        mAcc=float(found["mAcc"]),
+        fwIoU=float(found["fwIoU"]),
+        IoU=found["IoU"],
+        Acc=found["Acc"],
         support=support,
     )
+
+
+def iou_of_totals(
+    correct: NDArray[np.number[Any]], predicted: NDArray[np.number[Any]], labelled: NDArray[np.number[Any]]
+) -> dict[str, Floats]:
+    """IoU and accuracy from summed counts.
+
+    Args:
+        correct, predicted, labelled: ``[..., C]`` pixels of each class, summed over images; leading axes are kept.
+
+    Returns:
+        ``mIoU, aAcc, mAcc, fwIoU`` ``[...]`` and ``IoU, Acc`` ``[..., C]``, in percent, NaN where undefined.
+    """
+    present = labelled > 0
+    iou = _percent(correct, labelled + predicted - correct, present)
+    accuracy = _percent(correct, labelled, present)
+    pixels = labelled.sum(-1)
+    weighted = np.where(present, labelled * iou, 0.0).sum(-1) / 100.0
+    return {
+        "mIoU": _mean(iou),
+        "aAcc": _percent(correct.sum(-1), pixels, pixels > 0),
+        "mAcc": _mean(accuracy),
+        "fwIoU": _percent(weighted, pixels, pixels > 0),
+        "IoU": iou,
+        "Acc": accuracy,
+    }
 
 
 def by_condition(confusion: NDArray[np.integer], conditions: Sequence[str] | NDArray[np.str_]) -> dict[str, IoUSummary]:
@@ -117,32 +138,49 @@ def by_condition(confusion: NDArray[np.integer], conditions: Sequence[str] | NDA
     """
     if len(confusion) != len(conditions):
         raise ProveError(f"{len(confusion)} confusion matrices but {len(conditions)} conditions.")
-    return {name: summarize(confusion[rows]) for name, rows in _groups(conditions).items()}
+    return {name: summarize(confusion[rows]) for name, rows in rows_by_condition(conditions).items()}
 
 
 def boundary_summary(counts: BoundaryCounts) -> BoundarySummary:
     """Boundary IoU and boundary F1 from boundary counts.
 
-    Precision and recall are those of the summed counts; a class with a labelled but no predicted contour has F1 0.
-
     Args:
         counts: ``[..., C]``; leading axes (images) are summed.
     """
-    (
-        intersection,
-        band_predicted,
-        band_labelled,
-        predicted,
-        predicted_matched,
-        labelled,
-        labelled_matched,
-    ) = (_sum_images(getattr(counts, name)) for name in BOUNDARY_FIELDS)
+    found = boundary_of_totals(*(_sum_images(getattr(counts, name)) for name in BOUNDARY_FIELDS))
+    return BoundarySummary(
+        bIoU=float(found["mean bIoU"]),
+        bF1=float(found["mean bF1"]),
+        bIoU_class=found["bIoU"],
+        bF1_class=found["bF1"],
+    )
+
+
+def boundary_of_totals(
+    intersection: NDArray[np.number[Any]],
+    band_predicted: NDArray[np.number[Any]],
+    band_labelled: NDArray[np.number[Any]],
+    predicted: NDArray[np.number[Any]],
+    predicted_matched: NDArray[np.number[Any]],
+    labelled: NDArray[np.number[Any]],
+    labelled_matched: NDArray[np.number[Any]],
+) -> dict[str, Floats]:
+    """Boundary IoU and boundary F1 from summed counts, which come in the order of `BOUNDARY_FIELDS`.
+
+    Precision and recall are those of the summed counts; a class with a labelled but no predicted contour has F1 0.
+
+    Args:
+        All are ``[..., C]``, summed over images; leading axes are kept.
+
+    Returns:
+        ``bIoU, bF1`` ``[..., C]`` by class and ``mean bIoU, mean bF1`` ``[...]``, in percent, NaN where undefined.
+    """
     iou = _percent(intersection, band_predicted + band_labelled - intersection, band_labelled > 0)
     recall = _percent(labelled_matched, labelled, labelled > 0)
     precision = np.where(predicted > 0, _percent(predicted_matched, predicted, predicted > 0), 0.0)
     either = precision + recall
     f1 = np.where(either == 0, 0.0, _percent(precision * recall, 50.0 * either, either > 0))
-    return BoundarySummary(bIoU=_mean(iou), bF1=_mean(f1), bIoU_class=iou, bF1_class=f1)
+    return {"bIoU": iou, "bF1": f1, "mean bIoU": _mean(iou), "mean bF1": _mean(f1)}
 
 
 def ece(histogram: NDArray[np.floating[Any]]) -> float:
@@ -156,9 +194,14 @@ def ece(histogram: NDArray[np.floating[Any]]) -> float:
     """
     if histogram.ndim < 2 or histogram.shape[-2] != 3:
         raise ProveError(f"A calibration histogram has shape [..., 3, bins], got {list(histogram.shape)}.")
-    count, confidence, correct = histogram.reshape(-1, *histogram.shape[-2:]).sum(0, dtype=np.float64)
-    pixels = count.sum()
-    return float(100 * np.abs(correct - confidence).sum() / pixels) if pixels else float("nan")
+    return float(ece_of_totals(histogram.reshape(-1, *histogram.shape[-2:]).sum(0, dtype=np.float64)))
+
+
+def ece_of_totals(histogram: NDArray[np.floating[Any]]) -> Floats:
+    """`ece` ``[...]`` of histograms ``[..., 3, bins]`` that are summed over images; leading axes are kept."""
+    count, confidence, correct = (histogram[..., row, :] for row in range(3))
+    pixels = count.sum(-1)
+    return _percent(np.abs(correct - confidence).sum(-1), pixels, pixels > 0)
 
 
 def summarize_arrays(arrays: Mapping[str, NDArray[Any]]) -> MetricSet:
@@ -172,7 +215,7 @@ def summarize_arrays(arrays: Mapping[str, NDArray[Any]]) -> MetricSet:
     """
     loaded = dict(arrays)  # an open .npz decompresses an array each time it is asked for
     check_arrays(loaded)
-    groups = _groups(loaded["conditions"])
+    groups = rows_by_condition(loaded["conditions"])
     conditions = {name: _metric_set(loaded, rows, {}) for name, rows in groups.items()}
     return _metric_set(loaded, np.arange(len(loaded["ids"])), conditions)
 
@@ -204,7 +247,7 @@ def _metric_set(
     )
 
 
-def _groups(conditions: Sequence[str] | NDArray[np.str_]) -> dict[str, NDArray[np.intp]]:
+def rows_by_condition(conditions: Sequence[str] | NDArray[np.str_]) -> dict[str, NDArray[np.intp]]:
     """Which images have which condition, sorted by its name."""
     names = np.asarray(conditions, dtype=np.str_)
     return {str(name): np.flatnonzero(names == name) for name in np.unique(names) if name}
@@ -221,7 +264,10 @@ def _percent(part: Any, whole: Any, defined: Any) -> Floats:
     return percent
 
 
-def _mean(per_class: Floats) -> float:
-    """The mean over the defined classes; NaN when there is none."""
-    defined = per_class[~np.isnan(per_class)]
-    return float(defined.mean()) if defined.size else float("nan")
+def _mean(per_class: Floats) -> Floats:
+    """The mean over the defined classes ``[..., C]``; NaN when there is none."""
+    undefined = np.isnan(per_class)
+    defined = per_class.shape[-1] - undefined.sum(-1)
+    total = np.where(undefined, 0.0, per_class).sum(-1)
+    mean: Floats = np.divide(total, defined, out=np.full(total.shape, np.nan), where=defined > 0)
+    return mean

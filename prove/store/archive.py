@@ -1,8 +1,8 @@
 """The file in which runs travel from one results folder to another.
 
 A gzipped tar of ``runs/<key>/...``, the small files of each run folder without its checkpoints, that ends in a
-``manifest.json``: the version of this format, and of each run its state, its loss in words, its experiments, and the
-size and SHA-256 of each file. The same runs make the same bytes.
+``manifest.json``: the version of this format, what the experiments say of their reports, and of each run its state, its
+loss in words, its experiments, and the SHA-256 of each file. The same runs make the same bytes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from typing import IO, Any
 
 from prove.errors import ProveError
 from prove.rundir import RunDir, write_atomically
+from prove.store.reporting import Described
 
 FORMAT = 1
 
 MANIFEST = "manifest.json"
 
 _NAME = re.compile(
-    r"(?:job|evidence|env)\.json|events\.jsonl|(?:config|model)\.py|log\.txt|confusion\w*\.npz|terms/\w+\.(?:yaml|py)",
+    r"(?:job|evidence|env)\.json|events\.jsonl|(?:config|model)\.py|log\.txt|(?:confusion|predictions)\w*\.npz|"
+    r"terms/\w+\.(?:yaml|py)",
     re.ASCII,
 )
 
@@ -53,10 +55,24 @@ class Packed:
     files: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What an archive holds.
+
+    Attributes:
+        runs: by their keys.
+        studies: what experiments say of their reports, by their names.
+    """
+
+    runs: Mapping[str, Packed]
+    studies: Mapping[str, Described] = field(default_factory=dict)
+
+
 def travelling(run: RunDir) -> list[Path]:
     """The files of a run folder that travel: all that say what it was and what came of it, but no checkpoints."""
     named = (run.events, run.job, run.model_config, run.config, run.evidence, run.env, run.log)
-    found = [*named, *sorted(run.path.glob("confusion*.npz")), *sorted(run.terms.glob("*"))]
+    arrays = [*sorted(run.path.glob("confusion*.npz")), *sorted(run.path.glob("predictions*.npz"))]
+    found = [*named, *arrays, *sorted(run.terms.glob("*"))]
     return [path for path in found if path.is_file() and not path.is_symlink() and _NAME.fullmatch(_inside(run, path))]
 
 
@@ -64,8 +80,12 @@ def _inside(run: RunDir, path: Path) -> str:
     return path.relative_to(run.path).as_posix()
 
 
-def write(path: Path, runs: Iterable[tuple[RunDir, Packed]]) -> int:
-    """Write an archive, all or nothing; how many runs it holds. One that changes while it is read is left out."""
+def write(path: Path, runs: Iterable[tuple[RunDir, Packed]], studies: Mapping[str, Described]) -> int:
+    """Write an archive, all or nothing; how many runs it holds. One that changes while it is read is left out.
+
+    Args:
+        studies: what experiments say of their reports; those that have a run in the archive come along.
+    """
     packed: dict[str, Packed] = {}
 
     def fill(file: IO[bytes]) -> None:
@@ -81,7 +101,12 @@ def write(path: Path, runs: Iterable[tuple[RunDir, Packed]]) -> int:
                     _put(tar, f"runs/{run.key}/{name}", content)
                 hashes = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
                 packed[run.key] = Packed(about.state, about.loss, about.experiments, hashes)
-            manifest = {"format": FORMAT, "runs": {key: asdict(about) for key, about in packed.items()}}
+            present = {name for about in packed.values() for name in about.experiments}
+            manifest = {
+                "format": FORMAT,
+                "runs": {key: asdict(about) for key, about in packed.items()},
+                "studies": {name: said._asdict() for name, said in studies.items() if name in present},
+            }
             _put(tar, MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
 
     try:
@@ -105,8 +130,8 @@ def _put(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(member, io.BytesIO(content))
 
 
-def unpack(path: Path, into: Path) -> dict[str, Packed]:
-    """Unpack an archive to ``into/<key>/...`` and check all of it; what its manifest says of each run.
+def unpack(path: Path, into: Path) -> Contents:
+    """Unpack an archive to ``into/<key>/...`` and check all of it; what its manifest says.
 
     Raises:
         ProveError: it is not an archive of this format, it is damaged, or it holds what no export writes.
@@ -148,7 +173,7 @@ def _copy(source: IO[bytes], target: Path) -> str:
     return digest.hexdigest()
 
 
-def _checked(path: Path, manifest: Any, hashes: Mapping[str, Mapping[str, str]]) -> dict[str, Packed]:
+def _checked(path: Path, manifest: Any, hashes: Mapping[str, Mapping[str, str]]) -> Contents:
     if not isinstance(manifest, dict) or "format" not in manifest:
         raise _damaged(path, "it has no manifest")
     if manifest["format"] != FORMAT:
@@ -159,7 +184,9 @@ def _checked(path: Path, manifest: Any, hashes: Mapping[str, Mapping[str, str]])
     try:
         packed = {key: Packed(**about) for key, about in manifest["runs"].items()}
         wrong = list(_differences({key: about.files for key, about in packed.items()}, hashes))
+        studies = {name: Described(dict(said["report"]), said["description"]) for name, said in _studies(manifest)}
         texts = [text for about in packed.values() for text in (about.loss, *about.experiments)]
+        texts += [said.description for said in studies.values()]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, f"its manifest is not as expected ({error})") from error
     if not all(isinstance(text, str) for text in texts):
@@ -169,7 +196,12 @@ def _checked(path: Path, manifest: Any, hashes: Mapping[str, Mapping[str, str]])
     for key, about in packed.items():
         if not {"job.json", "events.jsonl"} <= about.files.keys():
             raise _damaged(path, f"run {key} lacks its job or its events")
-    return packed
+    return Contents(packed, studies)
+
+
+def _studies(manifest: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    studies: Mapping[str, Mapping[str, Any]] = manifest.get("studies", {})  # the first archives have none
+    return studies.items()
 
 
 def _differences(

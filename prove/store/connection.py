@@ -57,12 +57,12 @@ CHUNK = 500
 """Values per query of `query_among`; SQLite takes at least 999."""
 
 
-def query_among(connection: Connection, sql: str, values: Iterable[Any]) -> Iterator[Row]:
-    """The rows of a SELECT, which holds ``IN :values``, for any number of values."""
+def query_among(connection: Connection, sql: str, values: Iterable[Any], params: Params = NONE) -> Iterator[Row]:
+    """The rows of a SELECT, which holds ``IN :values``, for any number of values; ``params`` are its others."""
     rest = iter(values)
     while chunk := list(islice(rest, CHUNK)):
         named = {f"v{index}": value for index, value in enumerate(chunk)}
-        yield from connection.query(sql.replace(":values", f"(:{', :'.join(named)})"), named)
+        yield from connection.query(sql.replace(":values", f"(:{', :'.join(named)})"), {**named, **params})
 
 
 def connect(url: str, patience_seconds: float) -> Connection:

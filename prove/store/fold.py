@@ -105,14 +105,16 @@ def _changes(progress: Progress, event: Event) -> dict[str, Any]:
                 "iteration": _reached(progress, event.get("iteration")),
                 "finished_at": real(event["time"]),
             }
-        case "interrupted" | "wired" | "train" | "validated" | "best" | "checkpoint" if progress.state in TERMINAL:
+        case "interrupted" | "environment" | "wired" | "train" | "grads" | "validated" | "best" | "checkpoint" if (
+            progress.state in TERMINAL
+        ):
             return {}
         case "interrupted":
             reached = _reached(progress, event.get("iteration"))
             return {"state": State.INTERRUPTED, "message": text(event["reason"]), "iteration": reached}
-        case "wired":
+        case "environment" | "wired":
             return {"state": State.RUNNING, "message": ""}
-        case "train" | "validated" | "best" | "checkpoint":
+        case "train" | "grads" | "validated" | "best" | "checkpoint":
             reached = _reached(progress, event["iteration"])
             return {"state": State.RUNNING, "message": "", "iteration": reached, **_measured(kind, event)}
     raise ValueError(f"unknown kind of event {kind!r}")

@@ -16,10 +16,11 @@ from prove.rundir import RunDir, hold, read_json
 from prove.spec.event import State
 from prove.spec.job import Job
 from prove.store import archive
-from prove.store.archive import Packed
+from prove.store.archive import Contents, Packed
 from prove.store.connection import query_among
 from prove.store.fold import MALFORMED, Progress
 from prove.store.news import News
+from prove.store.reporting import studies
 from prove.store.store import Store
 from prove.store.writing import FORGOTTEN, FORGOTTEN_PROBLEMS
 
@@ -100,6 +101,7 @@ def export_runs(store: Store, path: Path, experiment: str | None = None) -> tupl
             (RunDir.of(store.results_folder, row.key), Packed(row.state.value, row.loss, members.get(row.key, [])))
             for row in resting
         ),
+        studies(store.connection, sorted({name for names in members.values() for name in names})),
     )
     return written, len(here) - written
 
@@ -115,9 +117,9 @@ def import_runs(store: Store, path: Path) -> Merged:
     try:
         place.mkdir(parents=True)
         try:
-            packed = archive.unpack(path, place)
-            jobs = {key: _job(path, RunDir(place / key)) for key in packed}
-            merged = _merge(store, place, packed)
+            contents = archive.unpack(path, place)
+            jobs = {key: _job(path, RunDir(place / key)) for key in contents.runs}
+            merged = _merge(store, place, contents.runs)
         finally:
             shutil.rmtree(place)
     except OSError as error:
@@ -125,7 +127,7 @@ def import_runs(store: Store, path: Path) -> Merged:
             f"The results folder can't be written: {results} ({error.strerror or error}).",
             hint="What has been imported is sound. Import the file again when this is mended: it goes on from there.",
         ) from error
-    _register(store, packed, jobs)
+    _register(store, contents, jobs)
     store.refresh()
     return merged
 
@@ -208,8 +210,12 @@ def _outcome(run: RunDir) -> Progress:
     return news.progress
 
 
-def _register(store: Store, packed: Mapping[str, Packed], jobs: Mapping[str, Job]) -> None:
+def _register(store: Store, contents: Contents, jobs: Mapping[str, Job]) -> None:
+    packed = contents.runs
     store.register((jobs[key], about.loss) for key, about in packed.items())
     for experiment in sorted({name for about in packed.values() for name in about.experiments}):
         members = [key for key, about in packed.items() if experiment in about.experiments]
         store.register([(jobs[key], packed[key].loss) for key in members], experiment)
+    for name, said in contents.studies.items():
+        if store.study(name) is None:  # what is said here stands
+            store.remember_study(name, *said)

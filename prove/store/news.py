@@ -19,6 +19,9 @@ _dump = json.JSONEncoder(separators=(",", ":")).encode
 _TRAIN = re.compile(r'\{"kind":"train","time":[-+.\deE]+,"attempt":\d+,"iteration":\d+,')
 """How the recorder begins a report of training; what follows is what the curve keeps."""
 
+_SPLITS = {"train": "train", "validated": "val", "grads": "grads"}
+"""The split of `curves` that events of a kind are points of."""
+
 _NOT_IN_CURVES = ("kind", "time", "attempt", "iteration", "classes")
 """Per-class numbers of every validation stay in the run folder: they would be most of the database."""
 
@@ -42,6 +45,7 @@ class News:
     curves: dict[tuple[str, int], str] = field(default_factory=dict)
     results: dict[tuple[str, str, str, str], float | None] = field(default_factory=dict)
     evidence: str | None = None
+    environment: str | None = None
     restarted_from: int | None = None
     events: int = 0
     eventful: bool = False
@@ -100,14 +104,17 @@ class News:
         attempt = _attempt(self.attempts.get(number) or Attempt(number), event, progress)
         # The whole event is read before anything of it is kept.
         evidence = json.dumps(event["evidence"]) if kind == "wired" else None
+        environment = flat(event["environment"]) if kind == "environment" else None
         results = dict(_results(event)) if kind == "finished" else {}
-        curve = (count(event["iteration"]), _curve(event, written)) if kind in ("train", "validated") else None
+        curve = (count(event["iteration"]), _curve(event, written)) if kind in _SPLITS else None
         if kind == "started" or number > self.progress.attempts:
             self._restart(progress.iteration)
         if curve is not None:
-            self.curves["train" if kind == "train" else "val", curve[0]] = curve[1]
+            self.curves[_SPLITS[kind], curve[0]] = curve[1]
         elif kind == "wired":
             self.evidence = evidence
+        elif kind == "environment":
+            self.environment = environment
         elif kind == "finished":
             self.results = results
         self.progress = progress
@@ -118,7 +125,7 @@ class News:
         self.curves = {place: payload for place, payload in self.curves.items() if place[1] <= iteration}
         self.results = {}
         if iteration == 0:
-            self.evidence = None
+            self.evidence = self.environment = None
         self.restarted_from = iteration if self.restarted_from is None else min(iteration, self.restarted_from)
 
 
@@ -152,6 +159,11 @@ def _attempt(attempt: Attempt, event: Event, progress: Progress) -> Attempt:
         reason = event["message"] if kind == "failed" else event["reason"]
         changes |= {"ended_at": at, "ending": kind, "reason": text(reason)}
     return replace(attempt, **changes)
+
+
+def flat(environment: Mapping[str, Any]) -> str:
+    """What a run was trained on as JSON: equal facts, equal text."""
+    return json.dumps(dict(environment), separators=(",", ":"), sort_keys=True)
 
 
 def _named(event: Event, name: str) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from prove.errors import ProveError
 from prove.store.connection import SQLITE, Connection, connect
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003")
 """Revisions of the tables, oldest first; the names of the files in `migrations/versions`."""
 
 HEAD = REVISIONS[-1]

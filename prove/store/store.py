@@ -12,13 +12,14 @@ from typing import Any, Self
 from prove.errors import ProveError, unknown
 from prove.spec.event import State
 from prove.spec.job import Job
-from prove.store import claims, schema
+from prove.store import claims, reporting, schema
 from prove.store.claims import Claim, LaunchRow, Settlement
 from prove.store.connection import DATABASE, SQLITE, Connection, connect
 from prove.store.deleted import owns
 from prove.store.ingest import ingest
 from prove.store.reconcile import reconcile
 from prove.store.register import register
+from prove.store.reporting import Described, Resampled
 from prove.store.rows import ATTEMPT, SELECTED, Attempt, CurvePoint, Problem, ResultRow, RunRow, run_row
 
 PATIENCE_SECONDS = 30.0
@@ -289,10 +290,10 @@ class Store:
         return dict(json.loads(rows[0][0])) if rows else None
 
     def curve(self, key: str, split: str | None = None) -> list[CurvePoint]:
-        """What training and validation of a run reported, by iteration.
+        """What training, validation and the measurements of gradients of a run reported, by iteration.
 
         Args:
-            split: ``train`` or ``val`` alone; None for both.
+            split: ``train``, ``val`` or ``grads`` alone; None for all.
         """
         rows = self.connection.query(
             "SELECT split, iteration, payload FROM curves WHERE run_id = :run_id ORDER BY iteration, split",
@@ -303,6 +304,33 @@ class Store:
             for name, iteration, payload in rows
             if split in (None, name)
         ]
+
+    # What reports read and keep: see `prove.store.reporting`
+
+    def environments(self, experiment: str | None = None) -> dict[int, str]:
+        """What runs were trained on, by ``runs.id``: `prove.provenance.comparability` as JSON, equal where runs are.
+
+        Raises:
+            ProveError: no such experiment.
+        """
+        where, params = self._chosen(experiment)
+        return reporting.environments(self.connection, self.results_folder, where, params)
+
+    def remember_study(self, name: str, report: Mapping[str, Any], description: str) -> None:
+        """Keep what an experiment says of its report, plain JSON types; the last one who says it is right."""
+        reporting.remember_study(self.connection, name, report, description)
+
+    def study(self, name: str) -> Described | None:
+        """What an experiment says of its report, ``(report, description)``; None where nothing is kept."""
+        return reporting.studies(self.connection, [name]).get(name)
+
+    def replicates(self, checkpoint: str, scope: str, metric: str, run_ids: Iterable[int]) -> dict[int, Resampled]:
+        """What is kept of a metric of these runs on resampled images, ``(stamp, payload)`` by ``runs.id``."""
+        return reporting.replicates(self.connection, checkpoint, scope, metric, run_ids)
+
+    def save_replicates(self, checkpoint: str, scope: str, metric: str, found: Mapping[int, Resampled]) -> None:
+        """Keep a metric of runs on resampled images, each for the result it was computed for."""
+        reporting.save_replicates(self.connection, checkpoint, scope, metric, found)
 
     def problems(self, key: str | None = None) -> list[Problem]:
         """What could not be read in the run folders, or in one of them."""

@@ -12,6 +12,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
     String,
@@ -132,6 +133,36 @@ evidence = Table(
     _run(),
     Column("payload", Text, nullable=False),
     PrimaryKeyConstraint("run_id"),
+)
+
+environments = Table(
+    "environments",
+    metadata,
+    _run(),
+    Column("payload", Text, nullable=False),
+    PrimaryKeyConstraint("run_id"),
+)
+
+replicates = Table(
+    "replicates",
+    metadata,
+    _run(),
+    Column("checkpoint", String(8), nullable=False),
+    Column("scope", String(16), nullable=False),
+    Column("metric", String(16), nullable=False),
+    Column("stamp", Double, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("run_id", "checkpoint", "scope", "metric"),
+)
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("report", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    PrimaryKeyConstraint("name"),
+    sqlite_with_rowid=False,
 )
 
 experiments = Table(

@@ -22,7 +22,8 @@ EXCERPT = 500
 """Characters kept of a line that could not be read."""
 
 FORGOTTEN = tuple(
-    f"DELETE FROM {table} WHERE run_id = :run_id" for table in ("attempts", "results", "curves", "evidence", "ingest")
+    f"DELETE FROM {table} WHERE run_id = :run_id"
+    for table in ("attempts", "results", "curves", "evidence", "environments", "replicates", "ingest")
 )
 """Remove all that events have said of a run."""
 
@@ -57,6 +58,11 @@ _EVIDENCE = """
     ON CONFLICT (run_id) DO UPDATE SET payload = excluded.payload
 """
 
+_ENVIRONMENT = """
+    INSERT INTO environments (run_id, payload) VALUES (:run_id, :payload)
+    ON CONFLICT (run_id) DO UPDATE SET payload = excluded.payload
+"""
+
 _INGEST = """
     INSERT INTO ingest (run_id, position, size, mtime_ns, head, results)
     VALUES (:run_id, :position, :size, :mtime_ns, :head, :results)
@@ -75,7 +81,11 @@ _VOID_CURVES = "DELETE FROM curves WHERE run_id = :run_id AND iteration > :itera
 
 _VOID_RESULTS = "DELETE FROM results WHERE run_id = :run_id"
 
+_VOID_REPLICATES = "DELETE FROM replicates WHERE run_id = :run_id"
+
 _VOID_EVIDENCE = "DELETE FROM evidence WHERE run_id = :run_id"
+
+_VOID_ENVIRONMENT = "DELETE FROM environments WHERE run_id = :run_id"
 
 FORGOTTEN_PROBLEMS = "DELETE FROM problems WHERE key = :key"
 
@@ -130,8 +140,10 @@ class Writing:
             self._add(_VOID_CURVES, {**run, "iteration": news.restarted_from})
             if news.restarted_from == 0:
                 self._add(_VOID_EVIDENCE, run)
+                self._add(_VOID_ENVIRONMENT, run)
         if news.restarted_from is not None or news.results:
             self._add(_VOID_RESULTS, run)
+            self._add(_VOID_REPLICATES, run)
         self._add(_PROGRESS, progress_values(run_id, news.progress))
         for number in news.touched:
             self._add(_ATTEMPT, {**run, **news.attempts[number].to_dict()})
@@ -141,6 +153,8 @@ class Writing:
         )
         if news.evidence is not None:
             self._add(_EVIDENCE, {**run, "payload": news.evidence})
+        if news.environment is not None:
+            self._add(_ENVIRONMENT, {**run, "payload": news.environment})
 
     def _add(self, sql: str, row: dict[str, Any]) -> None:
         self._rows.setdefault(sql, []).append(row)

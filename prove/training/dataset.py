@@ -55,6 +55,7 @@ class ManifestDataset(Dataset[Any]):
         distance_maps: bool = False,
     ) -> None:
         dataset = open_dataset(resolve_dataset(source), root=root)
+        self.root = dataset.root
         self.manifest: Manifest = dataset.train if split == "train" else dataset.val
         self.samples = evenly_spaced(self.manifest.samples, limit)
         self.seed = seed

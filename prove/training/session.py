@@ -19,10 +19,12 @@ from prove.build.objective import CRITERION, HeadPlan, loss_name
 from prove.metrics import METRICS, summarize_arrays
 from prove.rundir import RunDir, write_atomically, write_json
 from prove.spec import Job
-from prove.training.dataset import DISTANCE_MAPS
+from prove.training.dataset import DISTANCE_MAPS, evenly_spaced
 from prove.training.early_stop import BestSoFar
 from prove.training.evidence import Evidence
+from prove.training.gradients import GradientWatch
 from prove.training.guard import WiringError, install_guard, is_loss
+from prove.training.predictions import IMAGES, encoded
 from prove.training.recorder import Recorder
 from prove.training.runner import ProveRunner, save_checkpoint
 from prove.training.wiring import prove_wiring
@@ -75,6 +77,8 @@ class Session:
         self.train_seconds = float(state.get("train_seconds", 0.0))
         self.signal: str | None = None
         self.proof_only = False
+        self.gradients = GradientWatch(heads, job.train.max_iters)
+        self._peak_memory_mib = 0.0
         self._clock = time.monotonic()
         self._reported = 0.0
         self._step_ended = self._clock
@@ -110,14 +114,20 @@ class Session:
         self.recorder.emit("wired", evidence=evidence.to_dict())
         if self.proof_only:
             raise ProofHolds
+        self._measure_gradients(runner, always=True)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()  # the proof's references are not the cost of training
+        self._peak_memory_mib = 0.0
+        runner.val_evaluator.metrics[0].pictured = frozenset(
+            sample.id for sample in evenly_spaced(runner.val_dataloader.dataset.samples, IMAGES)
+        )
         if self.last is not None and self.last["iteration"] not in self.recorder.validated:
             self._announce()  # the last attempt was killed before it could
         self._clock = self._step_ended = time.monotonic()
 
     def prove(self, runner: ProveRunner) -> Evidence:
         batch, planted = proof_batch(runner.train_dataloader.dataset, self.job.train.batch_size)
+        self.gradients.batch = batch
         keys: set[str] = set()
         evidence = prove_wiring(
             runner.model,
@@ -135,6 +145,23 @@ class Session:
         install_guard(runner.model, frozenset(keys), lambda: runner.iter)
         return evidence
 
+    def _measure_gradients(self, runner: ProveRunner, *, always: bool) -> None:
+        """Report each term's shares, if it is time to; the time and memory that it takes are no cost of training."""
+        if not self.gradients.is_due(always=always):
+            return
+        start = time.monotonic()
+        self._peak_memory_mib = self.peak_memory_mib()
+        heads = self.gradients.measure(runner.model, runner.iter)
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        if heads is not None:
+            self.recorder.emit("grads", iteration=runner.iter, heads=heads)
+        self._clock += time.monotonic() - start
+
+    def peak_memory_mib(self) -> float:
+        """Peak memory of training so far, measurements of gradients left out where they can be."""
+        return max(self._peak_memory_mib, peak_memory_mib())
+
     def after_iteration(self, runner: ProveRunner, outputs: Mapping[str, Tensor]) -> None:
         self._steps_since_report += 1
         now = time.monotonic()
@@ -151,7 +178,7 @@ class Session:
             terms={name: float(value.detach()) for name, value in outputs.items() if is_loss(name)},
             weights=self._weights(runner),
             seconds_per_iteration=self._stepping / self._steps_since_report,
-            peak_memory_mib=peak_memory_mib(),
+            peak_memory_mib=self.peak_memory_mib(),
         )
         self._reported, self._steps_since_report, self._stepping = now, 0, 0.0
 
@@ -187,18 +214,22 @@ class Session:
         return self.last is not None and int(self.last["iteration"]) >= iteration
 
     def after_validation(self, runner: ProveRunner, metrics: Mapping[str, float]) -> None:
-        """Keep the counts, move early stopping, write the checkpoint, say so."""
+        """Keep the counts and some predictions, move early stopping, write the checkpoint, say so."""
         iteration = runner.iter
         arrays = runner.val_evaluator.metrics[0].arrays
+        pictures = predictions_of(runner)
         self.last = {"iteration": iteration, **result_of(arrays)}
         watched = self.last["metrics"][self.monitor]
         improved = self.best.update(self.monitor, watched, iteration, self.job.train.early_stop)
         write_atomically(self.run.confusion, lambda file: np.savez_compressed(file, **arrays))
+        write_atomically(self.run.predictions, lambda file: file.write(pictures))
         if improved:
             self.best_result = self.last
             write_atomically(self.run.best_confusion, lambda file: np.savez_compressed(file, **arrays))
+            write_atomically(self.run.best_predictions, lambda file: file.write(pictures))
         self.save(runner)
         self._announce()
+        self._measure_gradients(runner, always=self.best.stopped or iteration == self.job.train.max_iters)
         self._step_ended = time.monotonic()
 
     def _announce(self) -> None:
@@ -249,8 +280,20 @@ class Session:
             last=self.last,
             best=self.best_result,
             train_seconds=self.train_seconds,
-            peak_memory_mib=peak_memory_mib(),
+            peak_memory_mib=self.peak_memory_mib(),
         )
+
+
+def predictions_of(runner: ProveRunner) -> bytes:
+    """The file of the predictions that the latest validation kept, in the order of the validation set."""
+    metric, dataset = runner.val_evaluator.metrics[0], runner.val_dataloader.dataset
+    return encoded(
+        [metric.pictures[sample.id] for sample in dataset.samples if sample.id in metric.pictured],
+        root=dataset.root,
+        classes=dataset.metainfo["classes"],
+        palette=dataset.metainfo["palette"],
+        iteration=runner.iter,
+    )
 
 
 def weights_in(model: Any, head: HeadPlan) -> dict[str, float | None]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from prove.build.objective import HeadPlan
 from prove.training.evidence import BatchEvidence, Evidence, HeadEvidence, TermEvidence
 from prove.training.guard import WiringError, is_loss
-from prove.training.objective import set_progress
+from prove.training.objective import Scheduled, set_progress
 from prove.training.seeding import seed_torch
 from prove.training.wiring_checks import IGNORE, TOLERANCE, HeadView, Seen, describe_batch
 from prove.training.wiring_mask import MaskView
@@ -76,7 +76,7 @@ def prove_wiring(
     seen: dict[tuple[str, str], TermEvidence] = {}
     total = formula = math.nan
     shape = BatchEvidence(0, 0, 0, planted)
-    with _undisturbed(model):
+    with undisturbed(model):
         for progress in _moments(heads):
             try:
                 outcome = _examine(model, batch, heads, progress, class_weight)
@@ -124,7 +124,7 @@ def _examine(
 ) -> _Outcome:
     set_progress(model, progress)
     given = [sample.gt_sem_seg.data.squeeze(0).clone() for sample in batch["data_samples"]]
-    views = [_view(model, plan, progress, class_weight) for plan in heads]
+    views = [view_of(model, plan, progress, class_weight) for plan in heads]
     step = _step(model, batch, views)
     problems = _unexpected(step, views)
     for view in views:
@@ -147,7 +147,12 @@ def _examine(
     return _Outcome(problems, total, formula, terms, describe_batch(views[0].labels()), frozenset(step.losses))
 
 
-def _view(model: nn.Module, plan: HeadPlan, progress: float, class_weight: tuple[float, ...] | None) -> HeadView:
+def view_of(model: nn.Module, plan: HeadPlan, progress: float, class_weight: tuple[float, ...] | None) -> HeadView:
+    """What watches a head of a model.
+
+    Raises:
+        WiringError: the model has no such head.
+    """
     head: Any = model
     try:
         for part in plan.path.split("."):
@@ -164,17 +169,24 @@ def _step(model: Any, batch: Any, views: Sequence[HeadView]) -> Step:
     probe = _Probe()
     model.train()
     seed_torch("wiring")
-    restore = [view.watch() for view in views]
-    try:
+    with watching(views):
         losses = model.train_step(batch, optim_wrapper=probe)
-    finally:
-        for undo in restore:
-            undo()
     missing = [view.plan.path for view in views if not view.was_used]
     if missing:
         raise WiringError([f"{path} takes no part in the training step" for path in missing])
     summed = {name: value for name, value in losses.items() if is_loss(name)}
     return Step(probe.total, {name: float(value.detach()) for name, value in summed.items()}, summed)
+
+
+@contextmanager
+def watching(views: Sequence[HeadView]) -> Iterator[None]:
+    """Have heads watched while a batch goes through them."""
+    restore = [view.watch() for view in views]
+    try:
+        yield
+    finally:
+        for undo in restore:
+            undo()
 
 
 def _unexpected(step: Step, views: Sequence[HeadView]) -> list[str]:
@@ -249,11 +261,16 @@ def _number(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _is_weighted(module: nn.Module) -> bool:
+    return isinstance(module, Scheduled) and hasattr(module, "loss_weight")
+
+
 @contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Leave no trace: batch-norm statistics, modes, random states and the progress of schedules are put back."""
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """Leave no trace: batch-norm statistics, modes, random states and weights that follow a schedule are put back."""
     buffers = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     modes = {name: module.training for name, module in model.named_modules()}
+    weights = [(each, each.loss_weight) for each in model.modules() if _is_weighted(each)]
     python, numpy_state = random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
@@ -268,4 +285,5 @@ def _undisturbed(model: nn.Module) -> Iterator[None]:
                 module.training = modes.get(name, module.training)
             random.setstate(python)
             np.random.set_state(numpy_state)
-            set_progress(model, 0.0)
+            for each, weight in weights:
+                each.loss_weight = weight

@@ -43,6 +43,14 @@ class Seen:
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What each term of a head adds to the loss, and its weighted gradient on the head's outputs, flat."""
+
+    contributions: Mapping[str, float]
+    gradients: Mapping[str, Tensor]
+
+
 class HeadView(Protocol):
     """Watches one head during a training step, then asks it questions."""
 
@@ -54,6 +62,7 @@ class HeadView(Protocol):
     def expected_keys(self) -> set[str]: ...
     def outputs(self) -> list[Tensor]: ...
     def look(self, losses: Mapping[str, float]) -> Seen: ...
+    def measured(self) -> Measured: ...
     def labels(self) -> Tensor: ...
 
 
@@ -154,8 +163,8 @@ def record(
         contribution=contribution,
         loss_share=0.0,
         gradient_norm=float(gradient.norm()),
-        gradient_share=_share(gradient, gradients.values()),
-        cosine_to_primary=_cosine_to_primary(label, gradients, plan),
+        gradient_share=share_of(gradient, gradients.values()),
+        cosine_to_primary=cosine_to_primary(label, gradients, plan),
         doubling=doubling,
         valid_gradient=valid_gradient,
         ignored_gradient=ignored_gradient,
@@ -220,13 +229,13 @@ def trial(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return untied(sharpened.to(logits.dtype)), torch.where(labels == IGNORE, IGNORE, made_up)
 
 
-def _share(gradient: Tensor, all_gradients: Iterable[Tensor]) -> float:
+def share_of(gradient: Tensor, all_gradients: Iterable[Tensor]) -> float:
     """A gradient's share of the sum of all norms."""
     total = sum(float(g.norm()) for g in all_gradients)
     return float(gradient.norm()) / total if total else 0.0
 
 
-def _cosine_to_primary(label: str, gradients: Mapping[str, Tensor], plan: HeadPlan) -> float | None:
+def cosine_to_primary(label: str, gradients: Mapping[str, Tensor], plan: HeadPlan) -> float | None:
     """Cosine between a term's gradient and the primary term's; None for the primary term itself."""
     primary = plan.terms[0][0]
     if label == primary or primary not in gradients:

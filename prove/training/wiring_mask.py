@@ -14,6 +14,7 @@ from prove.build.objective import CRITERION, CRITERION_PARTS, HeadPlan, loss_nam
 from prove.spec import LossTerm
 from prove.training.wiring_checks import (
     IGNORE,
+    Measured,
     Seen,
     direction_problems,
     doubled,
@@ -76,18 +77,8 @@ class MaskView:
     def look(self, losses: Mapping[str, float]) -> Seen:
         """Ask all questions. The gradients are those on the outputs of all decoder layers, flattened."""
         seen = Seen()
-        self.truth = self.labels()
-        self.leaves = [output.detach().clone().requires_grad_() for output in self.outputs()]
-        layers = len(self.cls_scores)
-        cls, masks = self.leaves[layers - 1], self.leaves[-1]
-        semantic = evaluated(self.plan, lambda: self.head.semantic_losses(cls, masks, self.truth))
-        gradients: dict[str, Tensor] = {}
-        for label, term in self.plan.terms:
-            name = loss_name(label, self.plan.kind)
-            if term.name == CRITERION:
-                gradients[label] = flat_gradient(sum(self._criterion().values()), self.leaves)
-            elif name in semantic:
-                gradients[label] = flat_gradient(semantic[name], self.leaves)
+        semantic, _, gradients = self._on_leaves()
+        cls, masks = self.leaves[len(self.cls_scores) - 1], self.leaves[-1]
         for label, term in self.plan.terms:
             if term.name == CRITERION:
                 self._look_at_criterion(seen, label, term, losses, gradients)
@@ -96,6 +87,25 @@ class MaskView:
         if len(gradients) == len(self.plan.terms):
             seen.gradients = gradients
         return seen
+
+    def measured(self) -> Measured:
+        _, values, gradients = self._on_leaves()
+        return Measured({label: float(value.detach()) for label, value in values.items()}, gradients)
+
+    def _on_leaves(self) -> tuple[Mapping[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """On leaves in place of the head's outputs: the semantic losses, and each term's value and gradient."""
+        self.truth = self.labels()
+        self.leaves = [output.detach().clone().requires_grad_() for output in self.outputs()]
+        cls, masks = self.leaves[len(self.cls_scores) - 1], self.leaves[-1]
+        semantic = evaluated(self.plan, lambda: self.head.semantic_losses(cls, masks, self.truth))
+        values: dict[str, Tensor] = {}
+        for label, term in self.plan.terms:
+            name = loss_name(label, self.plan.kind)
+            if term.name == CRITERION:
+                values[label] = torch.cat([value.reshape(1) for value in self._criterion().values()]).sum()
+            elif name in semantic:
+                values[label] = semantic[name]
+        return semantic, values, {label: flat_gradient(value, self.leaves) for label, value in values.items()}
 
     def _look_at_criterion(
         self, seen: Seen, label: str, term: LossTerm, losses: Mapping[str, float], gradients: Mapping[str, Tensor]

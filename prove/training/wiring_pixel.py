@@ -14,6 +14,7 @@ from prove.losses.reference import reference
 from prove.training.fused_heads import methods, terms_of
 from prove.training.wiring_checks import (
     IGNORE,
+    Measured,
     Seen,
     direction_problems,
     doubled,
@@ -66,15 +67,7 @@ class PixelView:
     def look(self, losses: Mapping[str, float]) -> Seen:
         seen = Seen()
         labels = self.labels()
-        full = nn.functional.interpolate(
-            self.logits.detach().float(), size=labels.shape[-2:], mode="bilinear", align_corners=self.head.align_corners
-        ).requires_grad_()
-        mine = evaluated(self.plan, lambda: self.head.loss_by_feat(full, self.samples))
-        gradients = {
-            label: flat_gradient(mine[name], [full])
-            for label, _ in self.plan.terms
-            if (name := loss_name(label, self.plan.kind)) in mine
-        }
+        full, mine, gradients = self._at_full_size()
         trial_logits, trial_labels = trial(full, labels)
         tried = evaluated(
             self.plan, lambda: self.head.loss_by_feat(trial_logits, relabelled(self.samples, trial_labels))
@@ -108,6 +101,27 @@ class PixelView:
         seen.problems += self._upsampling_problems()
         self._note_methods(seen)
         return seen
+
+    def measured(self) -> Measured:
+        _, mine, gradients = self._at_full_size()
+        names = {label: loss_name(label, self.plan.kind) for label in gradients}
+        return Measured({label: float(mine[name].detach()) for label, name in names.items()}, gradients)
+
+    def _at_full_size(self) -> tuple[Tensor, Mapping[str, Tensor], dict[str, Tensor]]:
+        """The logits upsampled to the labels' size, the head's losses of them, and each term's gradient there."""
+        full = nn.functional.interpolate(
+            self.logits.detach().float(),
+            size=self.labels().shape[-2:],
+            mode="bilinear",
+            align_corners=self.head.align_corners,
+        ).requires_grad_()
+        mine = evaluated(self.plan, lambda: self.head.loss_by_feat(full, self.samples))
+        gradients = {
+            label: flat_gradient(mine[name], [full])
+            for label, _ in self.plan.terms
+            if (name := loss_name(label, self.plan.kind)) in mine
+        }
+        return full, mine, gradients
 
     def _note_methods(self, seen: Seen) -> None:
         terms = terms_of(self.head)

@@ -22,7 +22,8 @@ from prove.data.manifest import fingerprint
 from prove.data.source import Dataset, open_dataset, resolve_dataset
 from prove.errors import ProveError
 from prove.losses.user_terms import load_terms
-from prove.provenance import collect
+from prove.metrics import METRIC_VERSION
+from prove.provenance import collect, comparability
 from prove.rundir import RunDir, read_json, write_atomically, write_json
 from prove.spec import Job
 from prove.spec.event import DISK_FULL
@@ -80,7 +81,14 @@ def attempt(run: RunDir, recorder: Recorder) -> int:
         surroundings = {"data": fingerprints(dataset), "device": "cuda" if torch.cuda.is_available() else "cpu"}
         if state is not None:
             check_same_surroundings(state["prove"]["surroundings"], surroundings)
-        write_json(run.env, environment(dataset, placement))
+        recorded = environment(dataset, placement)
+        write_json(run.env, recorded)
+        recorder.emit(
+            "environment",
+            environment=comparability(
+                recorded, batch_size=job.train.batch_size, amp=job.train.amp, resumed=state is not None
+            ),
+        )
         resumed = state["prove"] if state else None
         session = Session(run, job, built.heads, recorder, weight, short(job.loss), surroundings, resumed)
         session.proof_only = bool(launch.get("proof_only"))
@@ -169,6 +177,8 @@ def environment(dataset: Dataset, placement: Placement) -> dict[str, Any]:
             "device": device_name(),
             "gpu_memory_mib": gpu.total_memory // 2**20 if gpu else None,
             "torch_threads": torch.get_num_threads(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "metric_version": METRIC_VERSION,
             "torch_cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
             "placement": dataclasses.asdict(placement),

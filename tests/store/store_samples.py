@@ -9,11 +9,13 @@ from pathlib import Path
 
 from prove.store import LaunchRow, Store
 from prove.store.connection import Row
-from tests.journal import START, encoded, whole_life
+from tests.journal import START, encoded, event, whole_life
 
-TABLES = ("attempts", "results", "curves", "evidence")
+TABLES = ("attempts", "results", "curves", "evidence", "environments")
 
-CHUNKED = encoded(whole_life()[:8]) + b'{"kind": "tr\xff\n[1]\n\n' + encoded(whole_life()[8:])
+REPORTED = [event("environment", 1.0, environment={"code": "ab"}), event("grads", 1.0, iteration=0, heads={})]
+
+CHUNKED = encoded(whole_life()[:8]) + b'{"kind": "tr\xff\n[1]\n\n' + encoded([*REPORTED, *whole_life()[8:]])
 """A whole life, with three lines in it that are no events."""
 
 

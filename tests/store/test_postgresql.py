@@ -14,9 +14,9 @@ import sqlalchemy
 
 from prove.errors import ProveError
 from prove.spec.event import FailureKind, State
-from prove.store import Settlement, Store, schema
+from prove.store import Resampled, Settlement, Store, schema
 from prove.store.tables import metadata
-from tests.journal import encoded, finished, interrupted, make_job, make_run, started, train, whole_life
+from tests.journal import encoded, event, finished, interrupted, make_job, make_run, started, train, whole_life
 from tests.store.postgres_server import binaries, running
 from tests.store.store_samples import CHUNKED, a_launch, claim_together, ingest_together, ingested, rows
 
@@ -111,6 +111,31 @@ def test_a_fresh_database_gets_the_same_tables(tmp_path: Path, database: str) ->
         assert compare_metadata(context, metadata) == []
         assert context.get_current_revision() == schema.HEAD
     engine.dispose()
+
+
+def test_what_reports_keep(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = event("environment", 0.5, environment={"code": "ab", "packages": {"torch": "2"}})
+    run = make_run(tmp_path, [started(), facts, finished()], 0)
+    make_run(tmp_path, [started(), finished()], 1)
+    payload = bytes(range(256)) * 20
+    with Store.open(tmp_path) as store:
+        store.refresh()
+        ((run_id, said),) = store.environments().items()
+        assert json.loads(said) == facts["environment"]
+        at = store.run(run.key).finished_at
+        assert at is not None
+        for _ in range(2):
+            store.save_replicates("last", "class", "IoU", {run_id: Resampled(at, payload), 99: Resampled(at, b"x")})
+            assert store.replicates("last", "class", "IoU", [run_id, 99]) == {run_id: (at, payload)}
+        store.save_replicates("last", "class", "IoU", {run_id: Resampled(at - 1, b"of another result")})
+        assert store.replicates("last", "class", "IoU", [run_id]) == {run_id: (at, payload)}
+        for text in ("Does it help?", "Hilft's? 100 %"):
+            store.remember_study("ablation", {"baseline": "ce"}, text)
+        assert store.study("ablation") == ({"baseline": "ce"}, text)
+        with open(run.events, "ab") as file:
+            file.write(encoded([started(100.0, attempt=2)]))
+        store.refresh()
+        assert store.environments() == store.replicates("last", "class", "IoU", [run_id]) == {}
 
 
 def test_claims_and_how_they_end(tmp_path: Path, database: str) -> None:

@@ -19,6 +19,8 @@ def test_the_benchmark_runs_and_reports_every_part(tmp_path: Path) -> None:
         "claim": 40,
         "settle": 40,
         "refresh": 40,
+        "read environments": 40,
+        "read resampled metrics": 40,
         "follow runs by 3 new lines": 5,
     }
     assert all(row["cpu"] > 0 and row["wall"] > 0 and row["ratio"] > 0 for row in told["rows"])

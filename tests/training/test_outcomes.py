@@ -28,7 +28,7 @@ def test_the_record_of_a_finished_run(runs: Runs) -> None:
     run = runs.make(aux_loss="dice", max_iters=3, eval_interval=2)
     assert runs.train(run) == 0, run.log.read_text()
     kinds = [event["kind"] for event in events(run)]
-    assert kinds[:2] == ["started", "wired"]
+    assert kinds[:4] == ["started", "environment", "wired", "grads"]
     assert kinds[-1] == "finished"
     assert [event["iteration"] for event in events(run, "validated")] == [2, 3]  # the last iteration always is
     finished = events(run, "finished")[0]

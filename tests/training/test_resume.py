@@ -71,6 +71,10 @@ def test_resumed_with_data_workers_is_bit_identical(runs: Runs, undisturbed: Run
     assert runs.train(run) == 0, run.log.read_text()
     assert events(run, "started")[-1]["resumed_from"] >= 2
     assert_identical(run, undisturbed)
+    assert [event["environment"]["resumed"] for event in events(run, "environment")] == [False, True]
+    assert events(run, "grads")[-1]["heads"] == events(undisturbed, "grads")[-1]["heads"]
+    with np.load(run.predictions) as mine, np.load(undisturbed.predictions) as theirs:
+        assert all(np.array_equal(mine[name], theirs[name]) for name in theirs.files)
 
 
 def test_killed_before_it_could_say_finished(runs: Runs, undisturbed: RunDir) -> None:
