@@ -34,6 +34,7 @@ class BlockData:
         replicates: ``[L, S, B]`` the same metric on B resamples of the images, the same resamples for every run; NaN
             where ``values`` is. None where per-image counts are not at hand.
         higher_is_better: False for ECE.
+        images: how many were resampled; None for "many". With few, their variance is itself uncertain.
     """
 
     losses: tuple[str, ...]
@@ -42,6 +43,7 @@ class BlockData:
     values: Floats
     replicates: Floats | None = None
     higher_is_better: bool = True
+    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,9 @@ class BlockResult:
         critical: by what ``se`` is multiplied at ``residual_df`` for the simultaneous interval.
         confidence: of all intervals, such as 0.95.
         smallest_effect: of interest, in percentage points.
+        correlation: of two effects with each other that `critical` and the adjusted p assume; None without them.
+        noisier: losses whose results scatter more over the seeds than the others' (F test at 5%). Their differences
+            are judged by their own scatter, with its few degrees of freedom, where that is larger.
     """
 
     baseline: str
@@ -127,6 +132,8 @@ class BlockResult:
     confidence: float
     smallest_effect: float
     higher_is_better: bool
+    correlation: float | None = None
+    noisier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,6 +174,7 @@ class Precision:
             excludes 0, or lies inside the smallest effect) with that power; None where more than `limit` would be
             needed.
         image_sd: largest image standard error among the effects: more seeds don't lower it.
+        detectable_alone: as `detectable`, if one loss alone were compared with the baseline: no correction.
     """
 
     detectable: float | None
@@ -175,3 +183,4 @@ class Precision:
     seeds_needed: dict[str, int | None]
     limit: int
     image_sd: float | None
+    detectable_alone: float | None = None

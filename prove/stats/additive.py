@@ -1,0 +1,155 @@
+"""The loss x seed analysis of variance: what the losses differ by, and one run's noise. Cells may be missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+Floats = NDArray[np.float64]
+
+_SAME = 1e-9
+"""Percentage points. Repetitions whose residual SD is below it are copies of each other, not repetitions."""
+
+
+@dataclass(frozen=True, eq=False)
+class Additive:
+    """Least squares of value = loss + seed + noise, over the cells of a block that are there.
+
+    Attributes:
+        means: ``[L]`` estimates of the losses, up to a constant that all share; NaN where there is no run.
+        unit_variance: ``[L, L]`` variance of the difference of two of them, in units of one run's noise variance: 2/S
+            in a complete block of S seeds. NaN where the runs don't connect the two losses.
+        df: of the residuals.
+        squares: ``[L]`` sum of a loss's squared residuals.
+    """
+
+    means: Floats
+    unit_variance: Floats
+    df: int
+    squares: Floats
+
+    @property
+    def variance(self) -> float | None:
+        """Of one run's noise, in squared percentage points: the mean square of the residuals.
+
+        None without degrees of freedom, or where the residuals are nil: such seeds are not repetitions, and nothing
+        about noise can be learned from them.
+        """
+        variance = float(self.squares.sum()) / self.df if self.df > 0 else 0.0
+        return variance if variance > _SAME**2 else None
+
+
+def fit_additive(values: Floats) -> Additive:
+    """Fit the two-way additive model.
+
+    A complete block gives the losses' means over the seeds. With cells missing, a loss's estimate is what it differs
+    from the others at the seeds that it shares with them.
+
+    Args:
+        values: ``[L, S]`` with NaN where there is no run.
+    """
+    there = np.isfinite(values)
+    has_runs = np.asarray(there.any(axis=1))
+    filled = np.where(there, values, 0.0)
+    if not there.any():
+        nothing = np.full(len(values), np.nan)
+        return Additive(nothing, np.full((len(values), len(values)), np.nan), 0, np.zeros(len(values)))
+    centre = filled.sum() / np.count_nonzero(there)
+    filled = np.where(there, values - centre, 0.0)
+    if there.all():
+        return _complete(filled, centre)
+    cells = there.astype(float)
+    share = cells / np.maximum(cells.sum(axis=0), 1)
+    information = np.diag(cells.sum(axis=1)) - cells @ share.T
+    inverse = np.linalg.pinv(information, hermitian=True)
+    means = inverse @ (filled.sum(axis=1) - share @ filled.sum(axis=0))
+    seeds = (filled - means[:, None]) * cells
+    residuals = (filled - means[:, None] - seeds.sum(axis=0) / np.maximum(cells.sum(axis=0), 1)) * cells
+    projection = information @ inverse
+    rank = round(float(np.trace(projection)))
+    df = int(np.count_nonzero(there) - np.count_nonzero(there.any(axis=0)) - rank)
+    return Additive(
+        means=np.where(has_runs, means + centre, np.nan),
+        unit_variance=_differences(inverse, projection, has_runs),
+        df=df,
+        squares=(residuals**2).sum(axis=1),
+    )
+
+
+def _complete(centred: Floats, centre: float) -> Additive:
+    losses, seeds = centred.shape
+    means = centred.mean(axis=1)
+    residuals = centred - means[:, None] - (centred.mean(axis=0) - means.mean())
+    df = (losses - 1) * (seeds - 1)
+    unit = 2 / seeds * (1 - np.eye(losses))
+    return Additive(means + centre, unit, df, (residuals**2).sum(axis=1))
+
+
+def _differences(inverse: Floats, projection: Floats, has_runs: NDArray[np.bool_]) -> Floats:
+    diagonal = np.diag(inverse)
+    variance = diagonal[:, None] + diagonal - 2 * inverse
+    # A difference can be estimated if the runs connect the two losses: then projecting it changes nothing. The
+    # projection's rows are constant within a connected group, up to the identity.
+    offset = projection - np.eye(len(projection))
+    connected = np.abs(offset[:, None, :] - offset[None, :, :]).max(axis=2) < 1e-6
+    return np.where(connected & has_runs[:, None] & has_runs, np.maximum(variance, 0.0), np.nan)
+
+
+def noisier(values: Floats, fit: Additive, level: Floats) -> NDArray[np.bool_]:
+    """Which losses scatter more than the others: the residuals that a loss adds to those of the rest.
+
+    Under equal noise, (squares with the loss - squares without) / (degrees of freedom it adds), over the variance
+    without it, follows the F law exactly (after Shukla 1972).
+
+    Args:
+        values: ``[L, S]`` with NaN where there is no run.
+        fit: of the values.
+        level: ``[L]`` chance that the loss is named though all have the same noise.
+
+    Returns:
+        ``[L]``; all False with fewer than three losses: two paired losses have one common scatter.
+    """
+    losses, seeds = values.shape
+    if losses < 3 or fit.df < 1:
+        return np.zeros(losses, bool)
+    if np.isfinite(values).all():
+        added = np.full(losses, seeds - 1.0)
+        squares = fit.squares * losses / (losses - 1)
+    else:
+        rest = [fit_additive(np.delete(values, loss, axis=0)) for loss in range(losses)]
+        added = fit.df - np.array([float(each.df) for each in rest])
+        squares = fit.squares.sum() - np.array([each.squares.sum() for each in rest])
+    others, other_df = fit.squares.sum() - squares, fit.df - added
+    testable = (added > 0) & (other_df > 0) & (others > _SAME**2) & (squares > 0)
+    found = np.zeros(losses, bool)
+    ratio = squares[testable] / added[testable] / (others[testable] / other_df[testable])
+    found[testable] = special.fdtrc(added[testable], other_df[testable], ratio) < level[testable]
+    return found
+
+
+def seed_correlation(values: Floats) -> float | None:
+    """How much two losses' results at the same seed have in common: what pairing by seed is worth.
+
+    The covariance of two losses over the seeds they share, as a share of their mean variance, averaged over the pairs
+    of losses; for a complete block the intraclass correlation of consistency (Shrout and Fleiss 1979, ICC(3,1)).
+
+    Args:
+        values: ``[L, S]`` with NaN where there is no run.
+
+    Returns:
+        In [-1, 1]; None without two losses that share two seeds, or where nothing varies.
+    """
+    there = np.isfinite(values)
+    cells = there.astype(float)
+    x = np.where(there, values - values[there].mean(), 0.0) if there.any() else cells
+    shared = cells @ cells.T
+    sums = x @ cells.T
+    pairs = np.triu(shared >= 2, 1)
+    count = np.maximum(shared, 1)
+    together = (x @ x.T - sums * sums.T / count)[pairs].sum()
+    squares = x**2 @ cells.T - sums**2 / count
+    alone = (squares + squares.T)[pairs].sum() / 2
+    return float(together / alone) if alone > _SAME**2 else None
