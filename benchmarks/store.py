@@ -1,4 +1,4 @@
-"""What the database costs: registering, claiming, ingesting, looking; beside the same done with bare sqlite3.
+"""What the database costs: registering, claiming, ingesting, looking, reports; beside the same done with bare sqlite3.
 
     python benchmarks/store.py [--runs 10000] [--logged 200] [--following 1000] [--rounds 5] [--folder DIR] [--json]
 
@@ -30,7 +30,7 @@ from typing import Any
 from prove.rundir import RunDir
 from prove.spec import METRICS, Job, LossExpr, LossTerm, ModelRef, TrainSettings, WeightSchedule
 from prove.spec.event import State, encode
-from prove.store import LaunchRow, Settlement, Store
+from prove.store import LaunchRow, Resampled, Settlement, Store
 
 CLASSES = [f"class {number}" for number in range(19)]
 CONDITIONS = ["clear", "fog", "night", "rain"]
@@ -333,6 +333,44 @@ def looking(folder: Path, jobs: Jobs, rounds: int) -> Iterator[Measured]:
     yield measured("refresh, counts and 50 rows, nothing new", len(jobs), "runs", times)
 
 
+def reporting(folder: Path, jobs: Jobs, rounds: int) -> Iterator[Measured]:
+    """What a report reads of all runs, beside the bare SELECT of as many bytes."""
+    place, chooser = folder / "report", random.Random(4)
+    facts = {f"fact {number}": "x" * 32 for number in range(24)}
+    payload = chooser.randbytes(4 * 1000 + 150)
+    said, drawn = [], []
+    events = b"".join(life(chooser, 4).splitlines(keepends=True))
+    told = encode({"kind": "environment", "time": 1.7e9, "attempt": 1, "environment": facts})
+    first, rest = events.split(b"\n", 1)
+    for job, _ in jobs:
+        make_folder(place, job, first + b"\n" + told + rest)
+    with Store.open(place) as store, closing(bare(place / "bare.db")) as link:
+        store.register(jobs)
+        store.ingest()
+        rows = dict(store.connection.query("SELECT id, finished_at FROM runs"))
+        for metric in ("mIoU", "aAcc", "bIoU"):
+            found = {run_id: Resampled(at, payload) for run_id, at in rows.items()}
+            store.save_replicates("last", "overall", metric, found)
+        link.execute("CREATE TABLE texts (id INTEGER PRIMARY KEY, payload TEXT)")
+        link.execute("CREATE TABLE blobs (id INTEGER PRIMARY KEY, payload BLOB)")
+        write(
+            link,
+            ("INSERT INTO texts VALUES (?, ?)", [(run_id, json.dumps(facts)) for run_id in rows]),
+            ("INSERT INTO blobs VALUES (?, ?)", [(run_id, payload) for run_id in rows]),
+        )
+
+        def bare_read(table: str) -> None:
+            dict(link.execute(f"SELECT id, payload FROM {table}").fetchall())
+
+        for _ in range(rounds):
+            said.append((seconds(store.environments), seconds(bare_read, "texts")))
+            ours = seconds(store.replicates, "last", "overall", "mIoU", rows)
+            drawn.append((ours, seconds(bare_read, "blobs")))
+    shutil.rmtree(place)
+    yield measured("read environments", len(jobs), "runs", said)
+    yield measured("read resampled metrics", len(jobs), "runs", drawn)
+
+
 def make_folder(results: Path, job: Job, events: bytes) -> RunDir:
     run = RunDir.of(results, job.key)
     run.path.mkdir(parents=True)
@@ -351,7 +389,7 @@ def table(rows: Iterable[Measured]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=10_000, help="registered, claimed and looked at")
+    parser.add_argument("--runs", type=int, default=10_000, help="registered, claimed, looked at and reported")
     parser.add_argument("--logged", type=int, default=200, help="ingested whole")
     parser.add_argument("--following", type=int, default=1_000, help="followed")
     parser.add_argument("--rounds", type=int, default=5)
@@ -359,7 +397,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     asked = parser.parse_args()
     parts = ((registering, asked.runs), (claiming, asked.runs), (looking, asked.runs))
-    parts += ((ingesting, asked.logged), (following, asked.following))
+    parts += ((ingesting, asked.logged), (following, asked.following), (reporting, asked.runs))
     rows: list[Measured] = []
     with tempfile.TemporaryDirectory(dir=asked.folder) as place:
         for part, size in parts:

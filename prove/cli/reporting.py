@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 FORMATS = {"rich": ".txt", "md": ".md", "latex": ".tex", "csv": ".csv", "html": ".html", "json": ".json"}
 """What `--format` takes, and the ending of a file that means the same."""
 
+SILENCE = 3.0
+"""Seconds after which a command says what it is busy with."""
+
 Experiment = Annotated[
     str | None,
     typer.Argument(metavar="EXPERIMENT", help="Its name or its file; without it, all runs of the results folder."),
@@ -114,16 +117,26 @@ def study_of(flags: Flags) -> Iterator[tuple[RecordedStudy, Found]]:
     with Store.open_existing(flags.results) as store:
         for line in refresh(store):
             notes().print(line)
-        yield open_study(store, asked, on_progress=_tell_of_resampling)
+        yield open_study(store, asked, on_progress=_teller())
 
 
-def _tell_of_resampling(done: int, of: int) -> None:
-    """Say that images are resampled, and how far that is, where it takes long enough to wonder."""
-    step = max(100, of // 10)
-    if done == 0 and of >= 10:
-        notes().print(f"resampling the validation images of {of} runs (once; it is kept)")
-    elif done % step == 0 and 0 < done < of:
-        notes().print(f"  {done} of {of}")
+def _teller() -> Callable[[int, int], None]:
+    """Says that images are resampled, where it takes long enough to wonder."""
+    import time
+
+    began = said = time.monotonic()
+
+    def tell(done: int, of: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said < SILENCE:
+            return
+        if said == began:
+            notes().print("resampling the validation images of runs that are new (once; it is kept)")
+        notes().print(f"  {done} of {of} in this block")
+        said = now
+
+    return tell
 
 
 def chosen_format(given: str | None, output: Path | None, json_output: bool) -> str:

@@ -22,7 +22,7 @@ class Fact:
     """One thing that two runs have in common or not.
 
     Attributes:
-        name: key in `Trained.facts`.
+        name: key in `Trained.facts`; its value is hashable: ``libraries`` are pairs of name and major version.
         what: how a sentence calls it: ``another learning rate``.
         forbids: where it differs, no effect is reported; otherwise the difference is told.
         show: how a value is written; None where the values would tell a reader nothing.
@@ -100,19 +100,19 @@ def _said(fact: Fact, a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     if one == UNKNOWN or other == UNKNOWN:
         return f"{fact.what}? Nothing is recorded of {'it' if one == UNKNOWN else 'the others'}"
     if fact.name == "libraries":
-        changed = [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
-        shown = ", ".join(f"{name} {one.get(name, 'absent')}, not {other.get(name, 'absent')}" for name in changed)
+        own, others = dict(one), dict(other)
+        changed = [name for name in sorted({*own, *others}) if own.get(name) != others.get(name)]
+        shown = ", ".join(f"{name} {own.get(name, 'absent')}, not {others.get(name, 'absent')}" for name in changed)
         return f"{fact.what} ({shown})"
     return fact.what if fact.show is None else f"{fact.what} ({fact.show(one)}, not {fact.show(other)})"
 
 
 def signature(facts: Mapping[str, Any]) -> tuple[Any, ...]:
     """What runs that may be compared have in common: equal exactly where `why_not_comparable` is empty."""
-    return tuple(_hashable(facts.get(fact.name, UNKNOWN)) for fact in FORBIDDING)
+    return tuple([facts.get(name, UNKNOWN) for name in _FORBIDDING_NAMES])
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
+_FORBIDDING_NAMES = tuple(fact.name for fact in FORBIDDING)
 
 
 def warnings(runs: Sequence[Trained]) -> tuple[str, ...]:
@@ -121,11 +121,11 @@ def warnings(runs: Sequence[Trained]) -> tuple[str, ...]:
 
 
 def _warning(fact: Fact, runs: Sequence[Trained]) -> str:
-    values = [_hashable(run.facts.get(fact.name, UNKNOWN)) for run in runs]
+    values = [run.facts.get(fact.name, UNKNOWN) for run in runs]
     counts = Counter(values)
     if len(counts) < 2:
         return ""
-    by_loss = defaultdict(set)
+    by_loss: dict[str, set[Any]] = defaultdict(set)
     for run, value in zip(runs, values, strict=True):
         by_loss[run.loss].add(value)
     usual = counts.most_common(1)[0][0]

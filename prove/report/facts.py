@@ -92,6 +92,6 @@ def _ran_on(environment: str | None) -> Mapping[str, Any]:
         **{name: said[name] for name in _FROM_ENVIRONMENT if said.get(name) is not None},
         "weights_sha256": "none" if weights is None and "data_train" in said else weights or UNKNOWN,
         "amp": said.get("amp", UNKNOWN),
-        "libraries": {name: packages[name].split(".")[0] for name in MAJOR if name in packages},
+        "libraries": tuple((name, packages[name].split(".")[0]) for name in MAJOR if name in packages),
         "versions": canonical_json(dict(sorted(packages.items()))),
     }
