@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import re
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 from xml.etree import ElementTree
@@ -179,3 +181,8 @@ def test_every_name_has_a_module_and_a_title() -> None:
     names = {re.sub(r"-\d+$", "", each.name) for each in everything}
     assert names == set(FIGURES)
     assert all(each.reason.endswith(".") for each in everything if isinstance(each, Undrawn))
+
+
+def test_names_of_figures_cost_no_import_of_matplotlib() -> None:
+    code = "import sys, prove.report.figures; sys.exit('matplotlib' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
