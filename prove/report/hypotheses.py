@@ -161,6 +161,7 @@ class _Tester:
                 values=measured.values,
                 replicates=measured.replicates,
                 higher_is_better=higher_is_better(quantity),
+                images=measured.images,
             )
             self._results[key] = compare(data, smallest_effect=smallest, confidence=self.study.options.confidence)
         return self._results[key]

@@ -29,6 +29,7 @@ class Numbers:
         values: ``[L, S]`` in the order of ``block.losses`` and ``block.seeds``; NaN where there is none. In percentage
             points; of oscillation 100 times its natural logarithm, so that a difference is a ratio.
         replicates: ``[L, S, B]`` on resamples of the images, as in `prove.stats.effects.BlockData`.
+        images: how many were resampled.
         note: what a reader must know to read it.
         problem, cure: why runs have no number, and what would give them one; empty where all have.
     """
@@ -38,6 +39,7 @@ class Numbers:
     note: str = ""
     problem: str = ""
     cure: str = ""
+    images: int | None = None
 
 
 def is_ratio(quantity: Quantity) -> bool:
@@ -68,7 +70,7 @@ def numbers(study: Study, block: Block, quantity: Quantity) -> Numbers:
     if quantity.name == "oscillation":
         return _oscillations(study, block)
     measure = Measure(quantity.name, quantity.scope, quantity.of)
-    return Numbers(study.values(block, measure), study.replicates(block, measure))
+    return Numbers(study.values(block, measure), study.replicates(block, measure), images=study.images(block, measure))
 
 
 def rare_classes(support: Mapping[str, int]) -> tuple[str, ...]:
@@ -95,7 +97,8 @@ def _rare(study: Study, block: Block) -> Numbers:
         f"Rare classes of {block.key.dataset}: {shown} (the third with the fewest labelled pixels in validation, "
         f"at most {100 * most:.2g}% of them each)."
     )
-    return Numbers(values, _mean_of_replicates([study.replicates(block, each) for each in measures]), note)
+    drawn = _mean_of_replicates([study.replicates(block, each) for each in measures])
+    return Numbers(values, drawn, note, images=study.images(block, measures[0]))
 
 
 def _mean_of_replicates(parts: Sequence[Floats | None]) -> Floats | None:

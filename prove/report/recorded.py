@@ -15,7 +15,7 @@ from prove.errors import ProveError
 from prove.report.blocks import form_blocks
 from prove.report.facts import JobParts, run_facts
 from prove.report.options import finder
-from prove.report.replicates import image_replicates
+from prove.report.replicates import Drawn, image_replicates
 from prove.report.study import Block, BlockKey, Floats, Measure, Options, Trained
 from prove.rundir import RunDir
 from prove.spec.event import FailureKind, State
@@ -64,7 +64,7 @@ class RecordedStudy:
         self.runs, self._finished_at, self._overall = _read(store, experiment)
         self._compared: dict[tuple[BlockKey, Measure], BlockResult] = {}
         self._results: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {}
-        self._resampled: tuple[Any, Mapping[int, Any]] = (None, {})
+        self._resampled: tuple[Any, tuple[Mapping[int, Drawn], set[str]]] = (None, ({}, set()))
         find = finder(settings.baseline)
         numbers = self._numbers(Measure(settings.metrics[0]))
         _require_something(self.runs, numbers, settings.metrics[0], experiment)
@@ -138,6 +138,7 @@ class RecordedStudy:
                 values=self.values(block, measure),
                 replicates=self.replicates(block, measure),
                 higher_is_better=measure.higher_is_better,
+                images=self.images(block, measure),
             )
             settings = self.options
             self._compared[key] = compare(
@@ -147,27 +148,40 @@ class RecordedStudy:
 
     def replicates(self, block: Block, measure: Measure) -> Floats | None:
         """``[L, S, B]``; None unless every run of the block has counts of the same images."""
+        found = self._drawn(block, measure)
+        if found is None:
+            return None
+        loss_at = {loss: i for i, loss in enumerate(block.losses)}
+        seed_at = {seed: i for i, seed in enumerate(block.seeds)}
+        stacked: NDArray[Any] | None = None
+        for (loss, seed), run in block.runs.items():
+            row = found[run.run_id].values[found[run.run_id].names.index(measure.name)]
+            if stacked is None:
+                stacked = np.full((len(loss_at), len(seed_at), len(row)), np.nan, dtype=np.float32)
+            stacked[loss_at[loss], seed_at[seed]] = row
+        return stacked
+
+    def images(self, block: Block, measure: Measure) -> int | None:
+        """How many images `replicates` resamples; None where it has none."""
+        found = self._drawn(block, measure)
+        if found is None:
+            return None
+        first = next(iter(found.values()))
+        return first.images[first.names.index(measure.name)]
+
+    def _drawn(self, block: Block, measure: Measure) -> Mapping[int, Drawn] | None:
+        """Run id → its metric on resampled images; None unless every run of the block has it, of the same images."""
         kept = (block.key, measure.metric, measure.scope)
         if self._resampled[0] != kept:
             runs = [(run.run_id, run.key, self._finished_at[run.run_id]) for run in block.runs.values()]
             drawn = image_replicates(
                 self._store, runs, self.options.checkpoint, measure.metric, measure.scope, self._on_progress
             )
-            self._resampled = kept, drawn
-        found = self._resampled[1]
-        if not block.runs or any(run.run_id not in found for run in block.runs.values()):
-            return None
-        loss_at = {loss: i for i, loss in enumerate(block.losses)}
-        seed_at = {seed: i for i, seed in enumerate(block.seeds)}
-        stacked: NDArray[Any] | None = None
-        for (loss, seed), run in block.runs.items():
-            names, values = found[run.run_id]
-            if measure.name not in names:
-                return None
-            if stacked is None:
-                stacked = np.full((len(loss_at), len(seed_at), values.shape[1]), np.nan, dtype=np.float32)
-            stacked[loss_at[loss], seed_at[seed]] = values[names.index(measure.name)]
-        return stacked
+            whole = bool(runs) and len(drawn) == len(runs)
+            names = [set(each.names) for each in drawn.values()]
+            self._resampled = kept, (drawn, set.intersection(*names)) if whole else ({}, set())
+        found, common = self._resampled[1]
+        return found if measure.name in common else None
 
     def pooled(self, measure: Measure) -> tuple[PooledEffect, ...]:
         """Every loss over all blocks; empty with fewer than two blocks."""

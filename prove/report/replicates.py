@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 import zlib
 from collections import Counter
@@ -23,10 +24,7 @@ from prove.store.store import Store
 Run = tuple[int, str, float]
 """``runs.id``, key, ``finished_at``."""
 
-Drawn = tuple[tuple[str, ...], NDArray[np.float32]]
-"""Names of the rows, and ``[K, B]`` in percent; NaN where a resample leaves the metric undefined."""
-
-FORM = 1
+FORM = 2
 """Form of what is kept: raised whenever the same counts would give other numbers."""
 
 TOGETHER = 200
@@ -36,10 +34,20 @@ UNREADABLE = (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZip
 """What a damaged file raises."""
 
 
-class _Found(NamedTuple):
-    images: str
+class Drawn(NamedTuple):
+    """A metric of one run on resampled images.
+
+    Attributes:
+        names: of the rows.
+        values: ``[K, B]`` in percent; NaN where a resample leaves the metric undefined.
+        images: how many were resampled, for each row.
+        digest: which.
+    """
+
     names: tuple[str, ...]
     values: NDArray[np.float32]
+    images: tuple[int, ...]
+    digest: str
 
 
 def image_replicates(
@@ -73,13 +81,15 @@ def image_replicates(
     missing = [run for run in runs if run[0] not in found]
     computed: dict[int, Resampled] = {}
     sampler = _Sampler(metric, scope)
+    run_folders = f"{store.results_folder}/runs"
+    name = (RunDir(Path()).confusion if checkpoint == "last" else RunDir(Path()).best_confusion).name
     for number, (run_id, key, finished_at) in enumerate(missing, start=1):
-        folder = RunDir.of(store.results_folder, key)
-        file = folder.confusion if checkpoint == "last" else folder.best_confusion
+        file = f"{run_folders}/{key}/{name}"
+        if not os.path.exists(file):  # of ten thousand runs without counts, each must cost little
+            reasons[key] = f"{name} is not there: its images were never counted, or its folder is elsewhere"
+            continue
         try:
-            one = sampler(file)
-        except FileNotFoundError:
-            reasons[key] = f"{file.name} is not there: its images were never counted, or its folder is elsewhere"
+            one = sampler(Path(file))
         except UNREADABLE as error:
             reasons[key] = f"{file} can't be read: {str(error) or type(error).__name__}"
         else:
@@ -95,7 +105,7 @@ def image_replicates(
     return dict(_of_the_same_images(runs, found, reasons))
 
 
-def _kept(store: Store, runs: Sequence[Run], checkpoint: str, metric: str, scope: str) -> dict[int, _Found]:
+def _kept(store: Store, runs: Sequence[Run], checkpoint: str, metric: str, scope: str) -> dict[int, Drawn]:
     stamps = {run_id: finished_at for run_id, _, finished_at in runs}
     kept = store.replicates(checkpoint, scope, metric, stamps)
     unpacked = ((run_id, _unpacked(each.payload)) for run_id, each in kept.items() if each.stamp == stamps[run_id])
@@ -109,7 +119,7 @@ class _Sampler:
         self.metric, self.scope = metric, scope
         self._weights: dict[tuple[str, bytes], tuple[str, NDArray[np.float64]]] = {}
 
-    def __call__(self, file: Path) -> _Found:
+    def __call__(self, file: Path) -> Drawn:
         """The metric of one file of counts.
 
         Raises:
@@ -124,50 +134,53 @@ class _Sampler:
             if len(self._weights) > 1:  # few orders occur; a matrix is large
                 self._weights.clear()
             self._weights[order] = images_digest(ids), weights(ids)
-        images, drawn = self._weights[order]
+        digest, drawn = self._weights[order]
         values = replicates(arrays, drawn, self.metric, self.scope)
-        return _Found(images, scope_names(arrays, self.scope), values.astype(np.float32))
+        names = scope_names(arrays, self.scope)
+        of = arrays["conditions"] == np.array(names)[:, None] if self.scope == "condition" else None
+        images = (len(ids),) * len(names) if of is None else tuple(of.sum(axis=1).tolist())
+        return Drawn(names, values.astype(np.float32), images, digest)
 
 
 def _of_the_same_images(
-    runs: Sequence[Run], found: Mapping[int, _Found], reasons: dict[str, str]
+    runs: Sequence[Run], found: Mapping[int, Drawn], reasons: dict[str, str]
 ) -> Iterator[tuple[int, Drawn]]:
-    counted = Counter(found[run_id].images for run_id, _, _ in runs if run_id in found)
+    counted = Counter(found[run_id].digest for run_id, _, _ in runs if run_id in found)
     for run_id, key, _ in runs:
         if run_id not in found:
             continue
         one = found[run_id]
-        if one.images == counted.most_common(1)[0][0]:  # of equally many the first
-            yield run_id, (one.names, one.values)
+        if one.digest == counted.most_common(1)[0][0]:  # of equally many the first
+            yield run_id, one
         else:
             reasons[key] = "it was evaluated on other images than the others"
 
 
-def _packed(one: _Found) -> bytes:
+def _packed(one: Drawn) -> bytes:
     """A line of JSON that says what follows, then little-endian float32 ``[K, B]``."""
-    head = {"form": FORM, "resamples": RESAMPLES, "images": one.images, "names": one.names}
+    head = {"form": FORM, "resamples": RESAMPLES, "images": one.images, "digest": one.digest, "names": one.names}
     return json.dumps(head).encode() + b"\n" + one.values.astype("<f4").tobytes()
 
 
-def _unpacked(payload: bytes) -> _Found | None:
+def _unpacked(payload: bytes) -> Drawn | None:
     """None where another PROVE has written it."""
     end = payload.find(b"\n")
     head = _head(payload[:end])
     if head is None:
         return None
-    images, names = head
+    images, digest, names = head
     values = np.frombuffer(payload, "<f4", offset=end + 1)
     if values.size != len(names) * RESAMPLES:
         return None
-    return _Found(images, names, values.reshape(len(names), RESAMPLES))
+    return Drawn(names, values.reshape(len(names), RESAMPLES), images, digest)
 
 
 @lru_cache(maxsize=64)
-def _head(line: bytes) -> tuple[str, tuple[str, ...]] | None:
+def _head(line: bytes) -> tuple[tuple[int, ...], str, tuple[str, ...]] | None:
     try:
         head = json.loads(line)
     except ValueError:
         return None
     if (head.get("form"), head.get("resamples")) != (FORM, RESAMPLES):
         return None
-    return head["images"], tuple(head["names"])
+    return tuple(head["images"]), head["digest"], tuple(head["names"])

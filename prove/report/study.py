@@ -169,6 +169,9 @@ class Study(Protocol):
     def replicates(self, block: Block, measure: Measure) -> Floats | None:
         """``[L, S, B]`` as `values`, on B resamples of the images; None where a run has no per-image counts."""
 
+    def images(self, block: Block, measure: Measure) -> int | None:
+        """How many images `replicates` resamples; None where it has none."""
+
     def names(self, scope: str, block: Block) -> tuple[str, ...]:
         """The classes (dataset's order) or conditions (sorted) that the block's runs have results of."""
 

@@ -128,6 +128,9 @@ class SimulatedStudy:
     def replicates(self, block: Block, measure: Measure) -> Floats | None:
         return self._numbers(block, measure)[1]
 
+    def images(self, block: Block, measure: Measure) -> int | None:
+        return None  # as many as you like
+
     def _numbers(self, block: Block, measure: Measure) -> tuple[Floats, Floats | None]:
         key = (block.key, measure)
         if key not in self._drawn:

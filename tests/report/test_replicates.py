@@ -59,7 +59,8 @@ def test_runs_are_resampled_alike_once_and_then_remembered(store: Store) -> None
     first = image_replicates(store, asked, "last", "mIoU", "overall", lambda *each: told.append(each))
     assert told == [(1, 3), (2, 3), (3, 3)]
     for run_id, key, _ in asked:
-        names, values = first[run_id]
+        names, values, images, _ = first[run_id]
+        assert images == (len(IDS),)
         assert (names, values.shape, values.dtype) == (("",), (1, RESAMPLES), np.float32)
         with np.load(RunDir.of(store.results_folder, key).confusion) as arrays:
             point = summarize_arrays(arrays).metrics["mIoU"]
@@ -69,7 +70,7 @@ def test_runs_are_resampled_alike_once_and_then_remembered(store: Store) -> None
     again = image_replicates(store, asked, "last", "mIoU", "overall", lambda *each: told.append(each))
     assert len(told) == 3
     assert again.keys() == first.keys()
-    for run_id, (names, values) in first.items():
+    for run_id, (names, values, *_) in first.items():
         assert again[run_id][0] == names
         np.testing.assert_array_equal(again[run_id][1], values)
     assert image_replicates(store, asked, "last", "aAcc", "overall") == {}
@@ -91,6 +92,8 @@ def test_equal_counts_give_equal_replicates_in_any_order_of_images(store: Store)
             == {"overall": ("",), "condition": ("day", "night"), "class": ("road", "car", "sign")}[scope]
         )
         np.testing.assert_allclose(one[1], other[1], rtol=1e-6)
+        assert one.images == other.images == {"overall": (9,), "condition": (4, 5), "class": (9, 9, 9)}[scope]
+        assert one.digest == other.digest
 
 
 def test_what_is_left_out_and_why(store: Store) -> None:
@@ -154,7 +157,7 @@ def test_a_run_that_finished_anew_is_computed_anew(store: Store) -> None:
 @pytest.mark.parametrize("change", [{"form": 0}, {"resamples": 10}, {"names": ["", "x"]}, None])
 def test_what_another_prove_has_kept_is_computed_again(store: Store, change: dict[str, Any] | None) -> None:
     asked = rows(store, finished_run(store.results_folder, 0, counts(0)))
-    ((run_id, (_, values)),) = image_replicates(store, asked, "last", "mIoU", "overall").items()
+    ((run_id, (_, values, *_)),) = image_replicates(store, asked, "last", "mIoU", "overall").items()
     kept = store.replicates("last", "overall", "mIoU", [run_id])[run_id]
     head, _, rest = kept.payload.partition(b"\n")
     other = (
