@@ -21,7 +21,7 @@ COMMANDS = (
     Entry("logs", "prove.cli.logs:logs", "Show the end of a run's log, and follow it."),
     Entry("cancel", "prove.cli.control:cancel", "Call off runs: waiting ones don't start, running ones stop."),
     Entry("retry", "prove.cli.control:retry", "Launch failed and cancelled runs again."),
-    Entry("report", "prove.cli.report:app", "Compare: tables, figures, one HTML file; what holds, and what does not."),
+    Entry("report", "prove.cli.report:app", "What the runs say: tables, figures, one HTML file."),
     Entry("config", "prove.cli.config:config", "Show the MMSegmentation config that a job would train."),
     Entry("losses", "prove.cli.losses:app", "Definitions, defaults and sources of the losses."),
     Entry("data", "prove.cli.data:app", "Datasets: list, check, count, draw."),

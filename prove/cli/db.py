@@ -19,7 +19,10 @@ from prove.store.store import PATIENCE_SECONDS
 
 app = typer.Typer(help="Look at the database, upgrade it, exchange runs with others.", no_args_is_help=True)
 
-TABLES = ("runs", "attempts", "results", "curves", "evidence", "experiments", "launches", "problems")
+TABLES = (
+    "runs", "attempts", "results", "curves", "evidence", "environments", "replicates", "experiments", "studies",
+    "launches", "problems",
+)  # fmt: skip
 
 
 @app.command()

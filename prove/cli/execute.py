@@ -157,7 +157,8 @@ def set_aside(run: RunDir) -> None:
         _settle_asides(run)
         aside = run.path / f"{ASIDE}{_size(run.events)}"
         aside.mkdir()
-        for path in (run.checkpoints, run.confusion, run.best_confusion, run.evidence, run.env):
+        made = (run.checkpoints, run.confusion, run.best_confusion, run.predictions, run.best_predictions)
+        for path in (*made, run.evidence, run.env):
             if path.exists():
                 path.rename(aside / path.name)
         run.checkpoints.mkdir()

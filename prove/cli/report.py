@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prove.report.study import Block
     from prove.report.table import Table
 
-app = typer.Typer(help="Compare: tables, figures, one HTML file; what holds, and what does not.", no_args_is_help=True)
+app = typer.Typer(help="What the runs say: tables, figures, one HTML file.", no_args_is_help=True)
 
 BY = ("dataset", "condition", "class")
 

@@ -30,7 +30,10 @@ from prove.store import Attempt, Problem, ResultRow, RunRow, Store
 if TYPE_CHECKING:
     from rich.table import Table
 
-PATHS = ("config", "evidence", "events", "log", "env", "checkpoints", "best_checkpoint", "confusion", "best_confusion")
+PATHS = (
+    "config", "evidence", "events", "log", "env", "checkpoints", "best_checkpoint", "confusion", "best_confusion",
+    "predictions", "best_predictions",
+)  # fmt: skip
 
 SCOPES = {"overall": "overall", "condition": "conditions", "class": "classes"}
 

@@ -61,22 +61,39 @@ def fit_additive(values: Floats) -> Additive:
     filled = np.where(there, values - centre, 0.0)
     if there.all():
         return _complete(filled, centre)
-    cells = there.astype(float)
-    share = cells / np.maximum(cells.sum(axis=0), 1)
-    information = np.diag(cells.sum(axis=1)) - cells @ share.T
-    inverse = np.linalg.pinv(information, hermitian=True)
-    means = inverse @ (filled.sum(axis=1) - share @ filled.sum(axis=0))
-    seeds = (filled - means[:, None]) * cells
-    residuals = (filled - means[:, None] - seeds.sum(axis=0) / np.maximum(cells.sum(axis=0), 1)) * cells
-    projection = information @ inverse
-    rank = round(float(np.trace(projection)))
-    df = int(np.count_nonzero(there) - np.count_nonzero(there.any(axis=0)) - rank)
+    inverse, projection, df = _design(there)
+    squares, means = _least_squares(filled, there, inverse)
     return Additive(
         means=np.where(has_runs, means + centre, np.nan),
         unit_variance=_differences(inverse, projection, has_runs),
-        df=df,
-        squares=(residuals**2).sum(axis=1),
+        df=int(df),
+        squares=squares,
     )
+
+
+def _design(there: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
+    """Of blocks ``[..., L, S]``: the inverse information about the losses ``[..., L, L]``, its projection, and the
+    residuals' degrees of freedom."""
+    cells = there.astype(float)
+    per_seed = cells.sum(axis=-2, keepdims=True)
+    information = -cells @ np.swapaxes(cells / np.maximum(per_seed, 1), -1, -2)
+    diagonal = np.arange(cells.shape[-2])
+    information[..., diagonal, diagonal] += cells.sum(axis=-1)
+    inverse = np.linalg.pinv(information, hermitian=True)
+    projection = information @ inverse
+    rank = np.round(np.trace(projection, axis1=-2, axis2=-1))
+    return inverse, projection, cells.sum(axis=(-1, -2)) - np.count_nonzero(per_seed[..., 0, :], axis=-1) - rank
+
+
+def _least_squares(filled: Floats, there: NDArray[np.bool_], inverse: Floats) -> tuple[Floats, Floats]:
+    """Sum of squared residuals by loss and the losses' estimates, both ``[..., L]``; values ``filled`` with 0."""
+    cells = there.astype(float)
+    per_seed = np.maximum(cells.sum(axis=-2, keepdims=True), 1)
+    adjusted = (cells * (filled - filled.sum(axis=-2, keepdims=True) / per_seed)).sum(axis=-1)
+    means = (inverse @ adjusted[..., None])[..., 0]
+    rest = cells * (filled - means[..., None])
+    rest = cells * (rest - rest.sum(axis=-2, keepdims=True) / per_seed)
+    return (rest**2).sum(axis=-1), means
 
 
 def _complete(centred: Floats, centre: float) -> Additive:
@@ -119,9 +136,12 @@ def noisier(values: Floats, fit: Additive, level: Floats) -> NDArray[np.bool_]:
         added = np.full(losses, seeds - 1.0)
         squares = fit.squares * losses / (losses - 1)
     else:
-        rest = [fit_additive(np.delete(values, loss, axis=0)) for loss in range(losses)]
-        added = fit.df - np.array([float(each.df) for each in rest])
-        squares = fit.squares.sum() - np.array([each.squares.sum() for each in rest])
+        there = np.isfinite(values)
+        without = there & ~np.eye(losses, dtype=bool)[:, :, None]
+        inverse, _, rest_df = _design(without)
+        filled = np.where(there, values - values[there].mean(), 0.0)
+        added = fit.df - rest_df
+        squares = fit.squares.sum() - _least_squares(filled * without, without, inverse)[0].sum(axis=-1)
     others, other_df = fit.squares.sum() - squares, fit.df - added
     testable = (added > 0) & (other_df > 0) & (others > _SAME**2) & (squares > 0)
     found = np.zeros(losses, bool)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-FEWEST_FLIPPED, MOST_FLIPPED = 6, 36
+FEWEST_FLIPPED, MOST_FLIPPED = 6, 30
 """Below, no p reaches 5%; above, the enumeration takes too long."""
 FEWEST_CROSSED = 8
 
@@ -24,7 +24,7 @@ def sign_flip_p(differences: Floats) -> float | None:
         differences: ``[n]`` one per seed.
 
     Returns:
-        None with fewer than 6 or more than 36.
+        None with fewer than 6 or more than 30.
     """
     if not FEWEST_FLIPPED <= len(differences) <= MOST_FLIPPED:
         return None
