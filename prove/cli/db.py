@@ -21,7 +21,7 @@ app = typer.Typer(help="Look at the database, upgrade it, exchange runs with oth
 
 TABLES = (
     "runs", "attempts", "results", "curves", "evidence", "environments", "replicates", "experiments", "studies",
-    "launches", "problems",
+    "looks", "launches", "problems",
 )  # fmt: skip
 
 

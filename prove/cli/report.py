@@ -259,7 +259,7 @@ def _show(
     verdicts: bool = True,
 ) -> None:
     """Make tables and deliver them; without ``make``, those of the hypotheses."""
-    with study_of(flags) as (study, found):
+    with study_of(flags, verdicts=verdicts) as (study, found):
         made = _hypotheses(study, found) if make is None else make(study)
         deliver(made, form, output, flags.json_output)
         if verdicts:

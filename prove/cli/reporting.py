@@ -89,8 +89,11 @@ def shares_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextmanager
-def study_of(flags: Flags) -> Iterator[tuple[RecordedStudy, Found]]:
+def study_of(flags: Flags, *, verdicts: bool = True) -> Iterator[tuple[RecordedStudy, Found]]:
     """The study that the flags ask for, over a database that is up to date.
+
+    Args:
+        verdicts: whether verdicts are going to be read off it, which is kept.
 
     Raises:
         ProveError: nothing is there, or nothing to compare.
@@ -117,7 +120,10 @@ def study_of(flags: Flags) -> Iterator[tuple[RecordedStudy, Found]]:
     with Store.open_existing(flags.results) as store:
         for line in refresh(store):
             notes().print(line)
-        yield open_study(store, asked, on_progress=_teller())
+        study, found = open_study(store, asked, on_progress=_teller())
+        if verdicts:
+            study.look()
+        yield study, found
 
 
 def _teller() -> Callable[[int, int], None]:

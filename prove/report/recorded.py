@@ -72,6 +72,18 @@ class RecordedStudy:
         self._require_baseline(find)
         self.notes = _notes(self.runs)
 
+    def look(self) -> None:
+        """Keep that verdicts are read now, and note it where they were read before with fewer runs, or more."""
+        compared = sum(len(block.runs) for block in self.blocks if block.baseline is not None)
+        metric = self.options.metrics[0]
+        at = self._store.look(self.experiment or "", metric, compared)
+        if len(at) > 1:
+            listed = ", ".join(map(str, at[-6:]))
+            self.notes += (
+                f"Verdicts on {metric} have been read at {len(at)} sizes of this study ({listed} comparable runs): "
+                "intervals and p are not corrected for looking again while runs are added.",
+            )
+
     def _require_baseline(self, find: Callable[[Sequence[str]], str | None]) -> None:
         losses = list(dict.fromkeys(run.loss for run in self.runs))
         if find(losses) is None:

@@ -74,8 +74,9 @@ class Effect:
     """A loss against the baseline of its block, paired by seed.
 
     Attributes:
-        delta: mean difference over the paired seeds, in percentage points; NaN without a pair.
-        low, high: simultaneous interval; None where none is possible.
+        delta: mean difference over the paired seeds, in percentage points; where runs of the block are missing, the
+            least-squares estimate, to which the other losses contribute. NaN without a pair.
+        low, high: simultaneous interval (basis ``images``: of this comparison alone); None where none is possible.
         p: of this comparison alone, two-sided; None where none is possible.
         p_adjusted: for all comparisons with the baseline in this block (Dunnett).
         se: standard error of delta; `seed_se` and `image_se` are its parts.
@@ -83,8 +84,8 @@ class Effect:
         seeds: paired seeds.
         p_sign_flip: exact sign-flip p over the paired seeds; None with fewer than 6.
         crossed: percentile interval of the crossed seed x image bootstrap, a cross-check; None with fewer than 8 seeds.
-        basis: ``seeds and images``, ``seeds`` (no per-image counts), ``images`` (one seed: these checkpoints only) or
-            ``nothing`` (one seed and no counts).
+        basis: ``seeds and images``, ``seeds`` (no per-image counts), ``images`` (one seed, or seeds whose results
+            are copies of each other: these checkpoints only) or ``nothing`` (the same, and no counts).
     """
 
     loss: str

@@ -27,26 +27,25 @@ def precision(result: BlockResult, *, power: float = 0.8, limit: int = 100) -> P
         limit: most seeds to think of.
 
     Returns:
-        `detectable` is the largest over the comparisons of two seeds or more: every such effect is seen. Without a
-        noise estimate (one seed), `detectable` is None and `seeds_needed` empty. `seeds` is the fewest seeds that a
-        comparison has, of those that have two or more; the block's most where none has.
+        `detectable`, `detectable_alone` and `seeds` are those of the middle one of the comparisons of two seeds or
+        more (they differ where runs are missing, a loss is noisier than the rest, or images blur some more). Without a
+        noise estimate (one seed), `detectable` is None, `seeds_needed` empty, and `seeds` the block's.
     """
     if not 0 < power < 1 or limit < 1:
         raise ValueError(f"Out of range: {power=} (between 0 and 1), {limit=} (at least 1).")
     judged = [effect for effect in result.effects if effect.seed_se is not None]
     settled = [effect for effect in judged if effect.seeds > 1] or judged
     images = [effect.image_se for effect in result.effects if effect.image_se is not None]
-    alone = [_detectable_alone(effect, result.confidence, power) for effect in settled]
-    together = [_detectable(effect, power) for effect in settled]
+    middle = sorted(settled, key=lambda effect: _detectable(effect, power))[len(settled) // 2 :][:1]
     still_open = [effect for effect in judged if effect.verdict in (Verdict.INCONCLUSIVE, Verdict.NO_VERDICT)]
     return Precision(
-        detectable=max(together, default=None),
+        detectable=next((_detectable(effect, power) for effect in middle), None),
         power=power,
-        seeds=min((effect.seeds for effect in settled), default=max((arm.seeds for arm in result.arms), default=0)),
+        seeds=next((effect.seeds for effect in middle), max((arm.seeds for arm in result.arms), default=0)),
         seeds_needed={effect.loss: _seeds_needed(effect, result, power, limit, len(judged)) for effect in still_open},
         limit=limit,
         image_sd=max(images, default=None),
-        detectable_alone=max(alone, default=None),
+        detectable_alone=next((_detectable_alone(effect, result.confidence, power) for effect in middle), None),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,6 +126,28 @@ def studies(connection: Connection, names: Iterable[str]) -> dict[str, Described
     """What these experiments say of their reports; those that say nothing are left out."""
     rows = query_among(connection, "SELECT name, report, description FROM studies WHERE name IN :values", names)
     return {name: Described(json.loads(report), description) for name, report, description in rows}
+
+
+_LOOK = """
+    INSERT INTO looks (study, metric, runs, seen_at) VALUES (:study, :metric, :runs, :seen_at)
+    ON CONFLICT (study, metric, runs) DO NOTHING
+"""
+
+
+def look(connection: Connection, study: str, metric: str, runs: int) -> tuple[int, ...]:
+    """Keep that verdicts on a study were read when it had this many comparable runs.
+
+    Returns:
+        at how many runs it has been read, this time included, ascending.
+    """
+    what = {"study": study, "metric": metric}
+    sql = "SELECT runs FROM looks WHERE study = :study AND metric = :metric ORDER BY runs"
+    known = tuple(count for (count,) in connection.query(sql, what))
+    if runs in known:
+        return known
+    with connection.writing():
+        connection.execute(_LOOK, {**what, "runs": runs, "seen_at": time.time()})
+    return tuple(sorted((*known, runs)))
 
 
 def replicates(

@@ -165,6 +165,17 @@ studies = Table(
     sqlite_with_rowid=False,
 )
 
+looks = Table(
+    "looks",
+    metadata,
+    Column("study", Text, nullable=False),
+    Column("metric", String(16), nullable=False),
+    Column("runs", Integer, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    PrimaryKeyConstraint("study", "metric", "runs"),
+    sqlite_with_rowid=False,
+)
+
 experiments = Table(
     "experiments",
     metadata,

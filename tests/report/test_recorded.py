@@ -170,3 +170,18 @@ def test_runs_of_which_nothing_is_recorded_are_compared_and_it_says_so(tmp_path:
         study, _ = open_study(store, Asked())
         assert len(study.blocks[0].runs) == 9
         assert "neither code, data nor libraries" in study.notes[0]
+
+
+def test_looking_again_after_more_runs_is_counted_and_said(tmp_path: Path) -> None:
+    def looked(**asked: object) -> tuple[str, ...]:
+        with Store.open_existing(tmp_path) as store:
+            store.refresh()
+            study, _ = open_study(store, Asked(**asked))
+            study.look()
+            return study.notes
+
+    campaign(tmp_path, plain, seeds=range(2))
+    assert looked() == looked() == ()  # the same runs again are no new look
+    campaign(tmp_path, plain, seeds=range(4))
+    assert "at 2 sizes of this study (6, 12 comparable runs)" in looked()[0]
+    assert looked(metrics=("bF1",)) == ()  # each headline metric has looks of its own

@@ -122,6 +122,13 @@ def test_images_set_a_limit_that_seeds_do_not_lower() -> None:
     assert (clear.image_sd, found.detectable > clear.detectable) == (None, True)  # type: ignore[operator]
 
 
+def test_one_noisy_loss_does_not_speak_for_the_design() -> None:
+    block = with_noise(6, 0.3, (0.0, 0.0, 0.0))
+    loud = replace(block.effects[2], se=3.0, low=-9.0, high=9.0)
+    found = precision(replace(block, effects=(*block.effects[:2], loud)))
+    assert found.detectable == precision(block).detectable
+
+
 def test_one_seed_plans_nothing() -> None:
     block = compare(BlockData(("ce", "focal"), "ce", (0,), np.array([[60.0], [61.0]])), smallest_effect=0.3)
     found = precision(block)

@@ -1,4 +1,4 @@
-"""What reports need: what runs were trained on, resampled metrics, what experiments say of their report."""
+"""What reports need: what runs were trained on, resampled metrics, what experiments say of their report, looks."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -40,9 +40,18 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name"),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "looks",
+        sa.Column("study", sa.Text, nullable=False),
+        sa.Column("metric", sa.String(16), nullable=False),
+        sa.Column("runs", sa.Integer, nullable=False),
+        sa.Column("seen_at", sa.Double, nullable=False),
+        sa.PrimaryKeyConstraint("study", "metric", "runs"),
+        sqlite_with_rowid=False,
+    )
 
 
 def downgrade() -> None:
     """Drop them."""
-    for table in ("studies", "replicates", "environments"):
+    for table in ("looks", "studies", "replicates", "environments"):
         op.drop_table(table)
