@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ class Additive:
     df: int
     squares: Floats
 
-    @property
+    @cached_property
     def variance(self) -> float | None:
         """Of one run's noise, in squared percentage points: the mean square of the residuals.
 
@@ -163,6 +164,12 @@ def seed_correlation(values: Floats) -> float | None:
         In [-1, 1]; None without two losses that share two seeds, or where nothing varies.
     """
     there = np.isfinite(values)
+    losses, seeds = values.shape
+    if there.all() and losses > 1 and seeds > 1:
+        centred = values - values.mean(axis=1, keepdims=True)
+        own = float((centred**2).sum())
+        both = float((centred.sum(axis=0) ** 2).sum()) - own
+        return both / (losses - 1) / own if own > _SAME**2 else None
     cells = there.astype(float)
     x = np.where(there, values - values[there].mean(), 0.0) if there.any() else cells
     shared = cells @ cells.T

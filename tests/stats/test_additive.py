@@ -96,7 +96,9 @@ def test_seed_correlation_is_the_intraclass_correlation() -> None:
     values = _block(4, 6)
     table = anova_lm(_ols(values))
     between, within = table["mean_sq"]["C(seed)"], table["mean_sq"]["Residual"]
-    assert seed_correlation(values) == pytest.approx((between - within) / (between + 3 * within), rel=1e-9)
+    expected = pytest.approx((between - within) / (between + 3 * within), rel=1e-9)
+    assert seed_correlation(values) == expected
+    assert seed_correlation(np.column_stack([values, np.full(4, np.nan)])) == expected
 
 
 def test_seed_correlation_of_two_losses_with_missing_runs() -> None:

@@ -1,6 +1,6 @@
 """How often the intervals of `prove report` hold what they say: simulated ablations whose truth is known.
 
-    python benchmarks/coverage.py [--simulations 4000] [-o FILE]
+    python benchmarks/interval_coverage.py [--simulations 4000] [-o FILE]
 
 Each row is a design: losses (the baseline is one of them), seeds, and where the noise comes from. A run's metric is
 
