@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from prove.cli.options import notes, print_json
-from prove.cli.reporting import Flags, Format, Output, chosen_format, deliver, finish, shares_flags, study_of, write
+from prove.cli.reporting import Flags, Format, Output, chosen_format, deliver, finish, put, shares_flags, study_of
 from prove.errors import ProveError, unknown
 
 if TYPE_CHECKING:
@@ -187,6 +187,8 @@ def plots(
     """Draw the figures: effects, classes, conditions, curves, ranks, cost, shares, predictions."""
     from prove.report.figures import draw
 
+    if str(output) in ("", "."):
+        raise ProveError("The figures need a folder of their own.", hint="Write for example -o plots.")
     names = [name.strip() for text in which or () for name in text.split(",") if name.strip()]
     with study_of(flags) as (study, _):
         drawn = draw(study, output, formats=[each.strip() for each in form.split(",")], which=names or None)
@@ -218,9 +220,11 @@ def html(
     from prove.report.figures import pictures
     from prove.report.page import page
 
+    if output.suffix.lower() not in (".html", ".htm") and str(output) != "-":
+        raise ProveError(f"{output} is no name of an HTML file.", hint="Write for example -o report.html.")
     with study_of(flags) as (study, found):
         document = page(study, tables=_sections(study, found), figures=pictures(study))
-        write(output, document.encode())
+        put(document, output)
         if flags.json_output:
             print_json({"file": str(output), "bytes": len(document.encode())})
         finish(study)
@@ -259,9 +263,10 @@ def _show(
     verdicts: bool = True,
 ) -> None:
     """Make tables and deliver them; without ``make``, those of the hypotheses."""
+    chosen = chosen_format(form, output, flags.json_output)
     with study_of(flags, verdicts=verdicts) as (study, found):
         made = _hypotheses(study, found) if make is None else make(study)
-        deliver(made, form, output, flags.json_output)
+        deliver(made, chosen, output)
         if verdicts:
             finish(study)
 

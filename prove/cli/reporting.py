@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -13,6 +14,7 @@ import typer
 
 from prove.cli.options import RESULTS, JsonOption, ResultsOption, notes
 from prove.errors import ProveError, unknown
+from prove.spec.event import State
 
 if TYPE_CHECKING:
     from prove.report.opening import Found
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 FORMATS = {"rich": ".txt", "md": ".md", "latex": ".tex", "csv": ".csv", "html": ".html", "json": ".json"}
 """What `--format` takes, and the ending of a file that means the same."""
+
+WAITING = (State.PLANNED, State.QUEUED, State.RUNNING, State.INTERRUPTED)
+"""States of runs that are going to finish."""
 
 SILENCE = 3.0
 """Seconds after which a command says what it is busy with."""
@@ -120,7 +125,7 @@ def study_of(flags: Flags, *, verdicts: bool = True) -> Iterator[tuple[RecordedS
     with Store.open_existing(flags.results) as store:
         for line in refresh(store):
             notes().print(line)
-        study, found = open_study(store, asked, on_progress=_teller())
+        study, found = open_study(store, asked, comparing=verdicts, on_progress=_teller())
         if verdicts:
             study.look()
         yield study, found
@@ -152,13 +157,15 @@ def chosen_format(given: str | None, output: Path | None, json_output: bool) -> 
         ProveError: an unknown one.
     """
     if json_output:
+        if (given or "json") != "json" or (output is not None and output.suffix not in ("", ".json")):
+            raise ProveError("--json asks for JSON, and --format or the file's ending for something else.")
         return "json"
     if given is not None:
         name = {"tex": "latex", "markdown": "md", "text": "rich", "txt": "rich"}.get(given.lower(), given.lower())
         if name not in FORMATS:
             raise unknown("format", given, FORMATS, where="in --format")
         return name
-    if output is not None:
+    if output is not None and str(output) != "-":
         by_ending = {ending: name for name, ending in FORMATS.items()}
         if output.suffix.lower() not in by_ending:
             raise ProveError(
@@ -169,27 +176,34 @@ def chosen_format(given: str | None, output: Path | None, json_output: bool) -> 
     return "rich"
 
 
-def deliver(tables: Sequence[Table], given: str | None, output: Path | None, json_output: bool) -> None:
+def deliver(tables: Sequence[Table], form: str, output: Path | None) -> None:
     """Print the tables, or write them to the file.
 
     Raises:
-        ProveError: the format is unknown, or the file can't be written.
+        ProveError: they can't be written.
     """
-    import sys
-
     from prove.report.render import render
 
-    text = render(tables, chosen_format(given, output, json_output), **_terminal(output))
-    if output is None:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    else:
+    on_terminal = output is None and sys.stdout.isatty()
+    put(render(tables, form, colour=on_terminal), output)
+
+
+def put(text: str, output: Path | None) -> None:
+    """Print a document on stdout, also for the file ``-``, or write it to the file.
+
+    Raises:
+        ProveError: it can't be written.
+    """
+    if output is not None and str(output) != "-":
         write(output, text.encode())
-
-
-def _terminal(output: Path | None) -> dict[str, Any]:
-    import sys
-
-    return {"colour": output is None and sys.stdout.isatty()}
+        return
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # the reader has seen enough
+    except OSError as error:
+        raise ProveError(f"Stdout can't be written ({error.strerror}).") from error
 
 
 def write(file: Path, content: bytes) -> None:
@@ -215,16 +229,23 @@ def finish(study: RecordedStudy) -> None:
     """
     for note in study.notes:
         notes().print(note)
-    most = max(
-        (_paired_seeds(block) for block in study.blocks if block.baseline is not None),
-        default=0,
-    )
-    if most < 2:
-        notes().print(
+    most = max((_paired_seeds(block) for block in study.blocks if block.baseline is not None), default=0)
+    if most > 1:
+        return
+    if most == 0:
+        said = "No verdict: no objective has a seed in common with the baseline."
+    else:
+        said = (
             "No verdict: every comparison rests on one seed. Its interval is about these checkpoints only; another "
-            "seed can turn it round. Train two more of each objective (seed: 0..2), better four, and ask again."
+            "seed can turn it round."
         )
-        raise typer.Exit(2)
+    waiting = sum(run.state in WAITING for run in study.runs)
+    if waiting:
+        advice = f"{waiting} of {len(study.runs)} runs have not finished: `prove watch`, or `prove sweep` again."
+    else:
+        advice = "Train the same seeds of each objective, three at least and better five (seed: 0..4), and ask again."
+    notes().print(f"{said} {advice}")
+    raise typer.Exit(2)
 
 
 def _paired_seeds(block: Any) -> int:

@@ -69,7 +69,7 @@ def _distance(a: Asked, b: Asked) -> int:
 def _labels(asked: Sequence[Asked]) -> dict[Asked, str]:
     """What tells settings apart; empty where there is nothing to tell."""
     varying = [i for i in range(len(ASKED)) if len({each[i] for each in asked}) > 1]
-    return {each: ", ".join(f"{ASKED[i]} {_label(each[i])}" for i in varying) for each in asked}
+    return {each: ", ".join(f"{ASKED[i].removesuffix('_asked')} {_label(each[i])}" for i in varying) for each in asked}
 
 
 def _label(value: Any) -> str:
@@ -87,20 +87,26 @@ def _block(
 ) -> Block:
     left_out = [out for run in (*members, *strays) if (out := _unusable(run, numbers)) is not None]
     gone = {out.run.run_id for out in left_out}
-    finished = [run for run in members if run.run_id not in gone]
+    finished = [run for run in (*members, *strays) if run.run_id not in gone]
     baseline = baselines([run.loss for run in members])
     chosen, others = _largest_comparable(finished, baseline)
-    uncomparable = [*others, *(run for run in strays if run.run_id not in gone)]
-    compared = {(run.loss, run.seed): run for run in chosen}
-    reference = chosen[0] if chosen else members[0]
+    compared: dict[tuple[str, int], Trained] = {}
     mixed: dict[str, str] = {}
-    for run in uncomparable:
+    reference = chosen[0] if chosen else members[0]
+    for run in (*chosen, *others):
         reason = why_not_comparable(run.facts, reference.facts)
-        if allow_mixed and (run.loss, run.seed) not in compared:
-            compared[run.loss, run.seed] = run
-            mixed[run.key] = reason
-        else:
+        taken = compared.get((run.loss, run.seed))
+        if taken is not None:
+            reason = (
+                reason or f"a second run of this loss and seed; {taken.key}, in the settings of the block, is compared"
+            )
             left_out.append(LeftOut(run, "not comparable", reason))
+        elif reason and not allow_mixed:
+            left_out.append(LeftOut(run, "not comparable", reason))
+        else:
+            compared[run.loss, run.seed] = run
+            if reason:
+                mixed[run.key] = reason
     losses = dict.fromkeys(run.loss for run in sorted((*members, *strays), key=lambda run: run.run_id))
     first = [] if baseline is None else [baseline]
     usable = baseline is not None and any(loss == baseline for loss, _ in compared)
@@ -139,10 +145,10 @@ def _largest_comparable(
     if not sets:
         return (), ()
 
-    def worth(runs: list[Trained]) -> tuple[int, int, int]:
+    def worth(runs: list[Trained]) -> tuple[int, int, int, int]:
         paired = {run.seed for run in runs if run.loss == baseline}
         pairs = sum(run.loss != baseline and run.seed in paired for run in runs)
-        return pairs, len(runs), max(run.run_id for run in runs)
+        return pairs, len(paired), len(runs), max(run.run_id for run in runs)
 
     chosen = max(sets.values(), key=worth)
     return tuple(chosen), tuple(run for runs in sets.values() if runs is not chosen for run in runs)

@@ -75,8 +75,9 @@ FACTS = (
 FORBIDDING = tuple(fact for fact in FACTS if fact.forbids)
 
 ASKED = ("max_iters", "lr", "batch_size", "crop_size", "early_stop", "eval_interval", "val_images", "pretrained",
-         "settings", "definition", "model")  # fmt: skip
-"""The facts that come from the job: where they differ on purpose, each value is a block of its own."""
+         "settings", "definition", "model", "amp_asked")  # fmt: skip
+"""What the job asks for. Settings that the baseline was trained with make a block of their own. ``amp_asked`` is no
+fact to compare by: what was in force is, and that is only told."""
 
 TOLD = tuple(fact for fact in FACTS if not fact.forbids)
 

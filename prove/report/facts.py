@@ -57,7 +57,7 @@ def _without_seed_and_strategy(tail: str) -> str:
 def _asked(dataset: str, model: str, train: str) -> Mapping[str, Any]:
     settings = json.loads(train)
     reference = json.loads(model)["model"]
-    settings.pop("amp", None)  # what was in force is a fact of the environment: a CPU has none
+    amp = settings.pop("amp", True)  # what was in force is a fact of the environment: a CPU has none
     settings["crop_size"] = "x".join(map(str, settings["crop_size"]))
     stop = settings.get("early_stop")
     settings["early_stop"] = ", ".join(f"{name} {value}" for name, value in stop.items()) if stop else "none"
@@ -67,6 +67,7 @@ def _asked(dataset: str, model: str, train: str) -> Mapping[str, Any]:
         **{name: settings.pop(name, UNKNOWN) for name in _OWN},
         "settings": canonical_json(settings) if settings else "",
         "definition": dataset,
+        "amp_asked": amp,
         "model": reference["config_sha256"] or reference["name"],
     }
 

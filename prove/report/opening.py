@@ -45,11 +45,14 @@ class Found:
     description: str = ""
 
 
-def open_study(store: Store, asked: Asked, *, on_progress: Progress | None = None) -> tuple[RecordedStudy, Found]:
+def open_study(
+    store: Store, asked: Asked, *, comparing: bool = True, on_progress: Progress | None = None
+) -> tuple[RecordedStudy, Found]:
     """The study that is asked for.
 
     Args:
         store: refreshed; stays open as long as the study is read.
+        comparing: False where what is asked needs no comparison: costs, what became of the runs.
 
     Raises:
         ProveError: an unknown name or number, or nothing to compare.
@@ -65,6 +68,8 @@ def open_study(store: Store, asked: Asked, *, on_progress: Progress | None = Non
         allow_mixed=asked.allow_mixed,
     )
     study = RecordedStudy(store, found.name, settings, description=found.description, on_progress=on_progress)
+    if comparing:
+        study.require_comparison()
     return study, found
 
 

@@ -44,8 +44,8 @@ def options(
     if not (math.isfinite(effect) and effect > 0):
         raise ProveError(f"The smallest effect must be a number > 0, in percentage points, not {effect:g}.")
     share = 0.95 if confidence is None else confidence
-    if not 0.5 <= share < 1:
-        raise ProveError(f"The confidence must be in [0.5, 1), not {share:g}.", hint="Usual is 0.95.")
+    if not 0.5 < share < 1:
+        raise ProveError(f"The confidence must lie between 0.5 and 1, not at {share:g}.", hint="Usual is 0.95.")
     return Options(
         baseline=baseline or section.get("baseline", "ce"),
         metrics=tuple(dict.fromkeys(names)),

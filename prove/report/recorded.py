@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -13,24 +14,21 @@ from numpy.typing import NDArray
 
 from prove.errors import ProveError
 from prove.report.blocks import form_blocks
-from prove.report.facts import JobParts, run_facts
 from prove.report.options import finder
-from prove.report.replicates import Drawn, image_replicates
+from prove.report.reading import of_experiment, read_runs, require_baseline, require_numbers
+from prove.report.replicates import UNREADABLE, Drawn, image_replicates
 from prove.report.study import Block, BlockKey, Floats, Measure, Options, Trained
 from prove.rundir import RunDir
-from prove.spec.event import FailureKind, State
-from prove.spec.job import METRICS
+from prove.spec.event import State
 from prove.stats.block import compare
 from prove.stats.effects import BlockData, BlockResult, PooledEffect, Precision
 from prove.store.store import Store
 
-_COLUMNS = (
-    "id", "key", "dataset", "model", "strategy", "loss", "seed", "state", "failure", "message", "advice", "iteration",
-    "max_iters", "train_seconds", "peak_memory_mib", "finished_at", "job", *METRICS,
-)  # fmt: skip
+SAME = 1e-4
+"""Percentage points within which a metric is the one that was recorded."""
 
-_TOLD = ("run_id", *_COLUMNS[1:15])
-"""The fields of a `Trained` that these columns hold."""
+TRIED = 5
+"""Runs whose counts are looked at for the order of the classes."""
 
 Progress = Callable[[int, int], None]
 """Called with how many runs have been resampled, and of how many."""
@@ -46,8 +44,7 @@ class RecordedStudy:
         on_progress: told while images are resampled, which is done once for every run.
 
     Raises:
-        ProveError: there is no such experiment, nothing in it is finished, the baseline is not in it, or no run has a
-            number for the headline metric.
+        ProveError: there is no such experiment, or it has no runs.
     """
 
     def __init__(
@@ -61,42 +58,38 @@ class RecordedStudy:
     ) -> None:
         self.options, self.experiment, self.description = settings, experiment, description
         self._store, self._on_progress = store, on_progress
-        self.runs, self._finished_at, self._overall = _read(store, experiment)
+        self.runs, self._finished_at, self._overall = read_runs(store, experiment)
         self._compared: dict[tuple[BlockKey, Measure], BlockResult] = {}
         self._results: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {}
         self._resampled: tuple[Any, tuple[Mapping[int, Drawn], set[str]]] = (None, ({}, set()))
-        find = finder(settings.baseline)
         numbers = self._numbers(Measure(settings.metrics[0]))
-        _require_something(self.runs, numbers, settings.metrics[0], experiment)
-        self.blocks = form_blocks(self.runs, find, numbers, allow_mixed=settings.allow_mixed)
-        self._require_baseline(find)
+        self.blocks = form_blocks(self.runs, finder(settings.baseline), numbers, allow_mixed=settings.allow_mixed)
         self.notes = _notes(self.runs)
 
     def look(self) -> None:
-        """Keep that verdicts are read now, and note it where they were read before with fewer runs, or more."""
-        compared = sum(len(block.runs) for block in self.blocks if block.baseline is not None)
+        """Keep that verdicts are read now; note it where they were read before, with other runs finished."""
+        finished = [
+            f"{run.key} {self._finished_at[run.run_id]}" for run in self.runs if run.run_id in self._finished_at
+        ]
+        digest = hashlib.sha256("\n".join(sorted(finished)).encode()).hexdigest()[:16]
         metric = self.options.metrics[0]
-        at = self._store.look(self.experiment or "", metric, compared)
+        at = self._store.look(self.experiment or "", metric, digest, len(finished))
         if len(at) > 1:
-            listed = ", ".join(map(str, at[-6:]))
-            self.notes += (
-                f"Verdicts on {metric} have been read at {len(at)} sizes of this study ({listed} comparable runs): "
-                "intervals and p are not corrected for looking again while runs are added.",
+            self._note(
+                f"Verdicts on {metric} have been read {len(at)} times with other runs finished "
+                f"({', '.join(map(str, at[-6:]))} of them): intervals and p are not corrected for looking again."
             )
 
-    def _require_baseline(self, find: Callable[[Sequence[str]], str | None]) -> None:
-        losses = list(dict.fromkeys(run.loss for run in self.runs))
-        if find(losses) is None:
-            raise ProveError(
-                f"No run has the baseline {self.options.baseline!r}.",
-                hint=f"Compare with another: --baseline TEXT. These have runs: {', '.join(losses[:12])}.",
-            )
-        if all(block.baseline is None for block in self.blocks):
-            block = self.blocks[0]
-            raise ProveError(
-                f"Nothing can be compared: {block.why}.", hint="`prove status` says what is missing; `prove retry` or "
-                "`prove sweep` trains it."
-            )  # fmt: skip
+    def require_comparison(self) -> None:
+        """Refuse to go on where no loss can be compared with the baseline.
+
+        Raises:
+            ProveError: nothing is finished, no run has a number for the headline metric, the baseline is not among the
+                runs, or none of its runs can be compared; says what to do.
+        """
+        metric = self.options.metrics[0]
+        require_numbers(self.runs, self._numbers(Measure(metric)), metric, self.experiment)
+        require_baseline(self.runs, self.blocks, self.options.baseline)
 
     # Numbers
 
@@ -122,7 +115,7 @@ class RecordedStudy:
         return self._results[kept].get(measure.name, {})
 
     def _query_results(self, scope: str, metric: str, checkpoint: str) -> dict[str, dict[int, float]]:
-        among, params = _of(self.experiment, "run_id")
+        among, params = of_experiment(self.experiment, "run_id")
         rows = self._store.connection.query(
             "SELECT name, run_id, value FROM results WHERE scope = :scope AND metric = :metric "
             f"AND checkpoint = :checkpoint AND value IS NOT NULL AND {among}",
@@ -186,8 +179,17 @@ class RecordedStudy:
         kept = (block.key, measure.metric, measure.scope)
         if self._resampled[0] != kept:
             runs = [(run.run_id, run.key, self._finished_at[run.run_id]) for run in block.runs.values()]
+            problems: dict[str, str] = {}
             drawn = image_replicates(
-                self._store, runs, self.options.checkpoint, measure.metric, measure.scope, self._on_progress
+                self._store, runs, self.options.checkpoint, measure.metric, measure.scope, self._on_progress,
+                left_out=problems,
+            )  # fmt: skip
+            drawn = self._as_recorded(block, measure, drawn, problems)
+            self._note(
+                *(
+                    f"{key}: {why}; without it images count in no interval of its block."
+                    for key, why in problems.items()
+                )
             )
             whole = bool(runs) and len(drawn) == len(runs)
             names = [set(each.names) for each in drawn.values()]
@@ -195,12 +197,33 @@ class RecordedStudy:
         found, common = self._resampled[1]
         return found if measure.name in common else None
 
+    def _as_recorded(
+        self, block: Block, measure: Measure, drawn: Mapping[int, Drawn], problems: dict[str, str]
+    ) -> dict[int, Drawn]:
+        """Those whose counts give the very number that the run has recorded."""
+        sound = {}
+        for run in block.runs.values():
+            if run.run_id not in drawn:
+                continue
+            one = drawn[run.run_id]
+            recorded = [self._numbers(replace(measure, name=name)).get(run.run_id) for name in one.names]
+            if all(b is None or abs(a - b) < SAME for a, b in zip(one.point, recorded, strict=True)):
+                sound[run.run_id] = one
+            else:
+                problems[run.key] = f"its counts per image do not give the {measure.metric} that it has recorded"
+        return sound
+
+    def _note(self, *said: str) -> None:
+        self.notes += tuple(each for each in said if each not in self.notes)
+
     def pooled(self, measure: Measure) -> tuple[PooledEffect, ...]:
         """Every loss over all blocks; empty with fewer than two blocks."""
         from prove.stats.pool import pool
 
         blocks = [block for block in self.blocks if block.baseline is not None]
-        return pool([self.compare(block, measure) for block in blocks]) if len(blocks) > 1 else ()
+        if len(blocks) < 2:
+            return ()
+        return pool([_in_common_names(self.compare(block, measure)) for block in blocks])
 
     def precision(self, block: Block, measure: Measure) -> Precision:
         """What the block's design can see."""
@@ -222,16 +245,19 @@ class RecordedStudy:
         }
         if scope == "condition":
             return tuple(sorted(found))
-        order = {name: place for place, name in enumerate(self._class_order(block))}
+        order = {name: place for place, name in enumerate(self._class_order(block, found))}
         return tuple(sorted(found, key=lambda name: (order.get(name, len(order)), name)))
 
-    def _class_order(self, block: Block) -> tuple[str, ...]:
-        for run in block.runs.values():
-            file = self.folder(run).confusion
-            if file.exists():
-                with np.load(file) as arrays:
-                    return tuple(str(name) for name in arrays["classes"])
-            break
+    def _class_order(self, block: Block, names: Collection[str]) -> tuple[str, ...]:
+        """The classes as the dataset lists them, from the counts of a run that can be read."""
+        for run in list(block.runs.values())[:TRIED]:
+            try:
+                with np.load(self.folder(run).confusion, allow_pickle=False) as arrays:
+                    order = tuple(str(name) for name in arrays["classes"])
+            except UNREADABLE:
+                continue
+            if set(names) <= set(order):
+                return order
         return ()
 
     def support(self, block: Block) -> Mapping[str, int]:
@@ -279,112 +305,24 @@ class RecordedStudy:
         return RunDir.of(self._store.results_folder, run.key)
 
 
+def _in_common_names(result: BlockResult) -> BlockResult:
+    """The result with ``m2f``, which stands in for ``ce`` on a mask-classification model, called by that name."""
+    if not any(arm.loss.startswith("m2f") for arm in result.arms):
+        return result
+    from prove.report.hypothesis_pairs import known
+
+    names = {arm.loss: found.label if (found := known(arm.loss)) else arm.loss for arm in result.arms}
+    return replace(
+        result,
+        baseline=names[result.baseline],
+        arms=tuple(replace(arm, loss=names[arm.loss]) for arm in result.arms),
+        effects=tuple(replace(effect, loss=names[effect.loss]) for effect in result.effects),
+    )
+
+
 def _notes(runs: Sequence[Trained]) -> tuple[str, ...]:
     blind = sum("code" not in run.facts for run in runs if run.state is State.FINISHED)
     said = (
         f"Of {blind} finished runs neither code, data nor libraries are recorded: it can't be checked that they agree."
     )
     return (said,) if blind else ()
-
-
-def _of(experiment: str | None, column: str) -> tuple[str, dict[str, Any]]:
-    """A condition that keeps an experiment's runs."""
-    if experiment is None:
-        return "1 = 1", {}
-    return f"{column} IN (SELECT run_id FROM experiments WHERE name = :experiment)", {"experiment": experiment}
-
-
-def _read(
-    store: Store, experiment: str | None
-) -> tuple[tuple[Trained, ...], dict[int, float], dict[str, dict[int, float | None]]]:
-    """The runs, when they were finished, and their overall metrics by name."""
-    store.counts(experiment)  # refuses an unknown experiment
-    among, params = _of(experiment, "id")
-    selected = ", ".join(f'"{name}"' for name in _COLUMNS)
-    rows = store.connection.query(f"SELECT {selected} FROM runs WHERE {among} ORDER BY id", params)
-    environments = store.environments(experiment)
-    overall: dict[str, dict[int, float | None]] = {metric: {} for metric in METRICS}
-    finished_at, runs, parts = {}, [], []
-    for row in rows:
-        run_id, state = row[0], State(row[7])
-        found = JobParts(row[16])
-        parts.append(found)
-        if state is State.FINISHED:
-            finished_at[run_id] = row[15] or 0.0
-            for metric, value in zip(METRICS, row[17:], strict=True):
-                overall[metric][run_id] = value
-        told: dict[str, Any] = dict(zip(_TOLD, row, strict=False))
-        told |= {"state": state, "failure": FailureKind(row[8]) if row[8] else None}
-        runs.append(Trained(**told, facts=run_facts(found.facts, environments.get(run_id), row[11])))
-    return _told_apart(runs, [each.loss for each in parts]), finished_at, overall
-
-
-def _told_apart(runs: Sequence[Trained], objectives: Sequence[str]) -> tuple[Trained, ...]:
-    """The runs, where one text of two objectives says what differs between them, as does own code that was changed."""
-    from dataclasses import replace
-
-    by_text: dict[str, dict[str, None]] = {}
-    for run, objective in zip(runs, objectives, strict=True):
-        by_text.setdefault(run.loss, {})[objective] = None
-    labels: dict[str, str] = {}
-    for text, several in by_text.items():
-        if len(several) > 1:
-            labels |= {each: f"{text} [{said}]" for each, said in _parameters(list(several)).items()}
-    if not labels:
-        return tuple(runs)
-    return tuple(
-        replace(run, loss=labels[objective]) if objective in labels else run
-        for run, objective in zip(runs, objectives, strict=True)
-    )
-
-
-def _parameters(objectives: Sequence[str]) -> dict[str, str]:
-    """What each of these canonical objectives has that others have not."""
-    found = {
-        objective: {
-            f"{term['name']}.{name}": str(value).removeprefix("sha256_")[:12]
-            for term in json.loads(objective)
-            for name, value in term["params"].items()
-        }
-        for objective in objectives
-    }
-    names = dict.fromkeys(name for each in found.values() for name in each)
-    varying = [name for name in names if len({each.get(name) for each in found.values()}) > 1]
-    return {
-        objective: ", ".join(f"{name} {each.get(name, '-')}" for name in varying) for objective, each in found.items()
-    }
-
-
-def _require_something(
-    runs: Sequence[Trained], numbers: Mapping[int, float | None], metric: str, experiment: str | None
-) -> None:
-    whose = f"experiment {experiment!r}" if experiment else "this results folder"
-    if not runs:
-        raise ProveError(f"There are no runs in {whose}.", hint="Train some with `prove sweep`.")
-    finished = [run for run in runs if run.state is State.FINISHED]
-    if not finished:
-        counts = Counter(run.state.value for run in runs)
-        kinds = Counter(str(run.failure) for run in runs if run.state is State.FAILED)
-        said = ", ".join(f"{count} {state}" for state, count in counts.items())
-        why = f" ({', '.join(f'{count} {kind}' for kind, count in kinds.most_common())})" if kinds else ""
-        hint = "`prove status` says why they failed; `prove retry` launches them again." if kinds else (
-            "`prove watch` follows them; the same `prove sweep` trains what is missing."
-        )  # fmt: skip
-        raise ProveError(f"No run of {whose} has finished: {said}{why}.", hint=hint)
-    if all(numbers.get(run.run_id) is None for run in finished):
-        raise ProveError(
-            f"No run of {whose} has a number for {metric}: it is undefined (NaN) in all {len(finished)} that finished.",
-            hint="Look at one with `prove show KEY`; --metric takes another, --checkpoint best another checkpoint.",
-        )
-    if len(finished) == 1:
-        raise ProveError(
-            f"One run has finished in {whose} ({finished[0].key}): there is nothing to compare it with.",
-            hint=f"`prove show {finished[0].key}` shows it. A comparison needs the baseline and another objective, "
-            "with the same seeds, better three than one: `prove sweep --aux-loss none,focal --seed 0..2`.",
-        )
-    if len({run.loss for run in finished}) == 1:
-        raise ProveError(
-            f"All {len(finished)} finished runs of {whose} have the same objective, {finished[0].loss}: there is "
-            "nothing to compare it with.",
-            hint="Train the others with the same seeds: `prove sweep`.",
-        )

@@ -24,7 +24,7 @@ from prove.store.store import Store
 Run = tuple[int, str, float]
 """``runs.id``, key, ``finished_at``."""
 
-FORM = 2
+FORM = 3
 """Form of what is kept: raised whenever the same counts would give other numbers."""
 
 TOGETHER = 200
@@ -42,12 +42,14 @@ class Drawn(NamedTuple):
         values: ``[K, B]`` in percent; NaN where a resample leaves the metric undefined.
         images: how many were resampled, for each row.
         digest: which.
+        point: ``[K]`` the metric on the images themselves: what the run must have recorded.
     """
 
     names: tuple[str, ...]
     values: NDArray[np.float32]
     images: tuple[int, ...]
     digest: str
+    point: tuple[float, ...]
 
 
 def image_replicates(
@@ -66,7 +68,7 @@ def image_replicates(
         checkpoint: ``last`` or ``best``.
         metric, scope: of `prove.metrics.resample.replicates`.
         on_progress: told how many runs have been computed, and of how many; not called where nothing has to be.
-        left_out: is given the key of each run that is left out, with the reason.
+        left_out: is given the key of each run whose counts are there and of no use, with the reason.
 
     Returns:
         By ``runs.id``. Left out are runs without counts per image, with unreadable ones, and those that were evaluated
@@ -86,7 +88,6 @@ def image_replicates(
     for number, (run_id, key, finished_at) in enumerate(missing, start=1):
         file = f"{run_folders}/{key}/{name}"
         if not os.path.exists(file):  # of ten thousand runs without counts, each must cost little
-            reasons[key] = f"{name} is not there: its images were never counted, or its folder is elsewhere"
             continue
         try:
             one = sampler(Path(file))
@@ -133,13 +134,13 @@ class _Sampler:
         if order not in self._weights:
             if len(self._weights) > 1:  # few orders occur; a matrix is large
                 self._weights.clear()
-            self._weights[order] = images_digest(ids), weights(ids)
+            self._weights[order] = images_digest(ids), np.vstack([weights(ids), np.ones(len(ids))])
         digest, drawn = self._weights[order]
         values = replicates(arrays, drawn, self.metric, self.scope)
         names = scope_names(arrays, self.scope)
         of = arrays["conditions"] == np.array(names)[:, None] if self.scope == "condition" else None
         images = (len(ids),) * len(names) if of is None else tuple(of.sum(axis=1).tolist())
-        return Drawn(names, values.astype(np.float32), images, digest)
+        return Drawn(names, values[:, :-1].astype(np.float32), images, digest, tuple(values[:, -1].tolist()))
 
 
 def _of_the_same_images(
@@ -158,7 +159,10 @@ def _of_the_same_images(
 
 def _packed(one: Drawn) -> bytes:
     """A line of JSON that says what follows, then little-endian float32 ``[K, B]``."""
-    head = {"form": FORM, "resamples": RESAMPLES, "images": one.images, "digest": one.digest, "names": one.names}
+    head = {
+        "form": FORM, "resamples": RESAMPLES, "images": one.images, "digest": one.digest, "names": one.names,
+        "point": one.point,
+    }  # fmt: skip
     return json.dumps(head).encode() + b"\n" + one.values.astype("<f4").tobytes()
 
 
@@ -168,19 +172,19 @@ def _unpacked(payload: bytes) -> Drawn | None:
     head = _head(payload[:end])
     if head is None:
         return None
-    images, digest, names = head
+    images, digest, names, point = head
     values = np.frombuffer(payload, "<f4", offset=end + 1)
     if values.size != len(names) * RESAMPLES:
         return None
-    return Drawn(names, values.reshape(len(names), RESAMPLES), images, digest)
+    return Drawn(names, values.reshape(len(names), RESAMPLES), images, digest, point)
 
 
 @lru_cache(maxsize=64)
-def _head(line: bytes) -> tuple[tuple[int, ...], str, tuple[str, ...]] | None:
+def _head(line: bytes) -> tuple[tuple[int, ...], str, tuple[str, ...], tuple[float, ...]] | None:
     try:
         head = json.loads(line)
     except ValueError:
         return None
     if (head.get("form"), head.get("resamples")) != (FORM, RESAMPLES):
         return None
-    return tuple(head["images"]), head["digest"], tuple(head["names"])
+    return tuple(head["images"]), head["digest"], tuple(head["names"]), tuple(head["point"])

@@ -129,25 +129,29 @@ def studies(connection: Connection, names: Iterable[str]) -> dict[str, Described
 
 
 _LOOK = """
-    INSERT INTO looks (study, metric, runs, seen_at) VALUES (:study, :metric, :runs, :seen_at)
-    ON CONFLICT (study, metric, runs) DO NOTHING
+    INSERT INTO looks (study, metric, digest, runs, seen_at) VALUES (:study, :metric, :digest, :runs, :seen_at)
+    ON CONFLICT (study, metric, digest) DO NOTHING
 """
 
 
-def look(connection: Connection, study: str, metric: str, runs: int) -> tuple[int, ...]:
-    """Keep that verdicts on a study were read when it had this many comparable runs.
+def look(connection: Connection, study: str, metric: str, digest: str, runs: int) -> tuple[int, ...]:
+    """Keep that verdicts on a study were read when these runs had finished.
+
+    Args:
+        digest: of which runs had finished, and when.
+        runs: how many.
 
     Returns:
-        at how many runs it has been read, this time included, ascending.
+        how many had finished at each look so far, this one included, in the order of time.
     """
     what = {"study": study, "metric": metric}
-    sql = "SELECT runs FROM looks WHERE study = :study AND metric = :metric ORDER BY runs"
-    known = tuple(count for (count,) in connection.query(sql, what))
-    if runs in known:
-        return known
-    with connection.writing():
-        connection.execute(_LOOK, {**what, "runs": runs, "seen_at": time.time()})
-    return tuple(sorted((*known, runs)))
+    sql = "SELECT digest, runs FROM looks WHERE study = :study AND metric = :metric ORDER BY seen_at"
+    known = dict(connection.query(sql, what))
+    if digest not in known:
+        with connection.writing():
+            connection.execute(_LOOK, {**what, "digest": digest, "runs": runs, "seen_at": time.time()})
+        known[digest] = runs
+    return tuple(known.values())
 
 
 def replicates(

@@ -324,9 +324,9 @@ class Store:
         """What an experiment says of its report, ``(report, description)``; None where nothing is kept."""
         return reporting.studies(self.connection, [name]).get(name)
 
-    def look(self, study: str, metric: str, runs: int) -> tuple[int, ...]:
-        """Keep that verdicts on a study were read at this many comparable runs; at how many they ever were."""
-        return reporting.look(self.connection, study, metric, runs)
+    def look(self, study: str, metric: str, digest: str, runs: int) -> tuple[int, ...]:
+        """Keep that verdicts on a study were read with these runs finished; how many were, at each look so far."""
+        return reporting.look(self.connection, study, metric, digest, runs)
 
     def replicates(self, checkpoint: str, scope: str, metric: str, run_ids: Iterable[int]) -> dict[int, Resampled]:
         """What is kept of a metric of these runs on resampled images, ``(stamp, payload)`` by ``runs.id``."""

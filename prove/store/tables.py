@@ -170,9 +170,10 @@ looks = Table(
     metadata,
     Column("study", Text, nullable=False),
     Column("metric", String(16), nullable=False),
+    Column("digest", String(16), nullable=False),
     Column("runs", Integer, nullable=False),
     Column("seen_at", Double, nullable=False),
-    PrimaryKeyConstraint("study", "metric", "runs"),
+    PrimaryKeyConstraint("study", "metric", "digest"),
     sqlite_with_rowid=False,
 )
 

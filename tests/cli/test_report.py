@@ -137,7 +137,11 @@ def test_one_seed_gets_an_interval_of_its_images_a_sentence_and_exit_code_2(home
     assert row["basis"] == "images"
 
 
-@pytest.mark.parametrize("command", [*TABLES, "plots", "html"])
+COMPARING = [*(name for name in TABLES if name not in ("cost", "integrity")), "plots", "html"]
+"""The commands that need something to compare."""
+
+
+@pytest.mark.parametrize("command", COMPARING)
 @pytest.mark.parametrize(
     ("cell", "arguments", "said"),
     [
@@ -160,6 +164,75 @@ def test_nonsense_is_refused_in_two_lines(home: Path, command: str, cell: Cell, 
     assert said in result.stderr
     assert result.stderr.startswith("error: ")
     assert {path.name for path in home.iterdir()} == {"results"}  # nothing half-written
+
+
+@pytest.mark.parametrize("state", ["failed", "planned"])
+def test_costs_and_what_became_of_the_runs_need_no_comparison(home: Path, state: str) -> None:
+    campaign(home / "results", lambda loss, seed: Cell(state=state))
+    for command in ("integrity", "cost"):
+        result = report(command, "--format", "md")
+        assert result.exit_code == 0, result.output
+        assert "lovasz" in result.stdout
+    assert ("diverged" in report("integrity").stdout) == (state == "failed")
+
+
+def test_counts_that_are_not_the_runs_own_count_for_nothing_and_it_is_said(home: Path) -> None:
+    keys = campaign(home / "results", plain)
+    one, other = (RunDir.of(home / "results", keys["segformer_mit-b0", loss, 0]).confusion for loss in LOSSES[:2])
+    one.rename(one.with_suffix(".x"))
+    other.rename(one)
+    one.with_suffix(".x").rename(other)
+    result = report("tables", "--format", "md")
+    assert keys["segformer_mit-b0", "ce", 0] in result.stdout
+    assert "do not give the mIoU that it has recorded" in result.stdout
+    assert {row["basis"] for row in records("tables") if row["delta"]} == {"seeds"}
+
+
+def test_seeds_in_common_with_nobody(home: Path) -> None:
+    campaign(home / "results", plain, losses=LOSSES[:1], seeds=range(3))
+    campaign(home / "results", plain, losses=LOSSES[1:], seeds=range(3, 6))
+    result = report("tables")
+    assert result.exit_code == 2
+    assert "no objective has a seed in common" in result.stderr
+
+
+def test_a_mask_models_own_criterion_is_pooled_with_cross_entropy(home: Path) -> None:
+    campaign(home / "results", plain, losses=LOSSES[:2])
+    campaign(
+        home / "results",
+        lambda loss, seed: Cell(0.8 if "focal" in loss else 0.7),
+        losses=("m2f", "m2f + 0.3*focal"),
+        models=("mask2former_swin-b",),
+    )
+    result = report("tables", "--format", "csv")
+    assert result.exit_code == 0, result.output
+    rows = [row for row in csv.DictReader(io.StringIO(result.stdout)) if row["table"].startswith("across")]
+    assert {row["loss"] for row in rows} == {"ce + 0.3*focal"}
+
+
+def test_contradictions_about_the_output_are_refused(home: Path) -> None:
+    campaign(home / "results", plain)
+    for wrong in (
+        ("tables", "--json", "-o", home / "x.tex"),
+        ("tables", "--json", "--format", "md"),
+        ("html", "-o", home / "x.pdf"),
+        ("plots", "-o", ""),
+    ):
+        assert report(*wrong).exit_code == 2, wrong
+    assert {path.name for path in home.iterdir()} == {"results"}
+    assert report("tables", "--format", "md", "-o", "-").stdout == report("tables", "--format", "md").stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_a_pipe(home: Path) -> None:
+    campaign(home / "results", plain)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "prove.cli", "report", "tables"], stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 2
+    assert b"No space left" in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", [*TABLES, "plots", "html"])

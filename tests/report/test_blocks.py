@@ -2,6 +2,9 @@
 
 import dataclasses
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from prove.report.blocks import form_blocks
 from prove.report.study import Trained
 from prove.spec.event import FailureKind, State
@@ -134,3 +137,53 @@ def test_the_order_of_the_runs_changes_nothing_but_the_order_of_the_losses() -> 
     runs = study(*grid(), ("focal", 2, {"code": "two"}), *grid(("dice",), lr=0.5))
     (forwards,), (backwards,) = blocks_of(runs), blocks_of(list(reversed(runs)))
     assert forwards == backwards
+
+
+def test_runs_that_differ_in_what_is_only_told_never_displace_each_other() -> None:
+    both = study(*grid(amp_asked=True), *grid(amp_asked=False))
+    first, second = blocks_of(both)
+    assert {block.key.settings for block in (first, second)} == {"amp True", "amp False"}
+    twice = study(*grid(amp_asked=True), *grid(("focal",), amp_asked=False))
+    (block,) = blocks_of(twice)
+    assert block.runs["focal", 0].facts["amp_asked"] is True
+    assert [out.reason.split(";")[0] for out in block.left_out] == ["a second run of this loss and seed"] * 3
+    alone = study(*grid(("ce",), amp_asked=True), *grid(("focal",), amp_asked=False))
+    (block,) = blocks_of(alone)
+    assert len(block.runs) == 6  # told, not forbidden
+
+
+def test_without_a_pair_the_baselines_set_is_the_reference() -> None:
+    rows = [*grid(("ce",), code="one"), *grid(("focal",), seeds=5, code="two")]
+    (block,) = blocks_of(study(*rows))
+    assert block.baseline == "ce"
+    assert {out.run.loss for out in block.left_out} == {"focal"}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["ce", "focal", "dice"]),
+            st.integers(0, 2),
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "max_iters": st.sampled_from([200, 400]),
+                    "code": st.sampled_from(["one", "two"]),
+                    "amp_asked": st.booleans(),
+                    "device": st.sampled_from(["A", "B"]),
+                },
+            ),
+        ),
+        min_size=1,
+        max_size=14,
+    ),
+    st.booleans(),
+)
+def test_no_run_is_lost_and_none_counts_twice(rows, allow_mixed) -> None:
+    runs = study(*rows)
+    told = [
+        each.run_id
+        for block in blocks_of(runs, allow_mixed=allow_mixed)
+        for each in (*block.runs.values(), *(out.run for out in block.left_out))
+    ]
+    assert sorted(told) == [run.run_id for run in runs]

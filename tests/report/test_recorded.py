@@ -183,5 +183,6 @@ def test_looking_again_after_more_runs_is_counted_and_said(tmp_path: Path) -> No
     campaign(tmp_path, plain, seeds=range(2))
     assert looked() == looked() == ()  # the same runs again are no new look
     campaign(tmp_path, plain, seeds=range(4))
-    assert "at 2 sizes of this study (6, 12 comparable runs)" in looked()[0]
+    assert looked(allow_mixed=True) == looked()  # other flags are no new look
+    assert "read 2 times with other runs finished (6, 12 of them)" in looked()[0]
     assert looked(metrics=("bF1",)) == ()  # each headline metric has looks of its own

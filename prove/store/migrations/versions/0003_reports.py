@@ -44,9 +44,10 @@ def upgrade() -> None:
         "looks",
         sa.Column("study", sa.Text, nullable=False),
         sa.Column("metric", sa.String(16), nullable=False),
+        sa.Column("digest", sa.String(16), nullable=False),
         sa.Column("runs", sa.Integer, nullable=False),
         sa.Column("seen_at", sa.Double, nullable=False),
-        sa.PrimaryKeyConstraint("study", "metric", "runs"),
+        sa.PrimaryKeyConstraint("study", "metric", "digest"),
         sqlite_with_rowid=False,
     )
 
