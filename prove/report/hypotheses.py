@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -13,16 +12,32 @@ from prove.errors import unknown
 from prove.report.hypothesis_finding import BlockTest, Finding, Kept, Outcome, judged
 from prove.report.hypothesis_measures import Numbers, higher_is_better, numbers, smallest_effect
 from prove.report.hypothesis_pairs import Pair, check_names, known, pairs, passed_over, suggestions
+from prove.report.hypothesis_remarks import (
+    COPIES,
+    CURE_MIXED,
+    CURE_STILL,
+    MIXED,
+    ONE_SEED,
+    ONE_SEED_ALONE,
+    SAME_IMAGES,
+    STILL,
+    absent,
+    cure,
+    few,
+    mixed,
+    not_counted,
+    not_tested,
+    standing_still,
+    wanted,
+    without_number,
+    without_runs,
+)
 from prove.report.study import Block, Study
-from prove.report.views.numbers import listed
 from prove.spec.hypothesis import Hypothesis, Quantity
 from prove.stats.block import compare
 from prove.stats.effects import BlockData, BlockResult
 from prove.stats.multiplicity import holm
 from prove.stats.pool import pool
-
-MOST_SENTENCES = 4
-"""Of one kind that a finding says; hundreds of blocks would say as many."""
 
 
 def findings(study: Study, hypotheses: Sequence[Hypothesis]) -> tuple[Finding, ...]:
@@ -74,11 +89,11 @@ class _Tester:
             over |= dict.fromkeys(passed_over(hypothesis, block.losses, found))
             for pair in found:
                 grouped.setdefault((pair.treatment.label, pair.control.label), []).append((index, pair))
-        not_tested = _not_tested(hypothesis, [each for each in over if each not in {t for t, _ in grouped}])
+        untested = not_tested(hypothesis, [each for each in over if each not in {t for t, _ in grouped}])
         if not grouped:
-            yield self._nothing(hypothesis, losses, not_tested)
+            yield self._nothing(hypothesis, losses, untested)
         for (treatment, control), where in grouped.items():
-            yield self._finding(hypothesis, treatment, control, where, not_tested)
+            yield self._finding(hypothesis, treatment, control, where, untested)
 
     def _nothing(self, hypothesis: Hypothesis, losses: Sequence[str], notes: tuple[str, ...]) -> Finding:
         control = hypothesis.control
@@ -91,7 +106,7 @@ class _Tester:
             effect=None, low=None, high=None, p=None, p_adjusted=None,
             smallest_effect=smallest_effect(hypothesis, self.study.options.smallest_effect),
             tau=None, seeds=0, blocks=0,
-            why=f"No run has {_wanted(hypothesis)}.",
+            why=f"No run has {wanted(hypothesis)}.",
             settle=f"Add {' and '.join(add)}, with the same seeds." if add else "",
             notes=notes,
         )  # fmt: skip
@@ -105,43 +120,50 @@ class _Tester:
         notes: tuple[str, ...],
     ) -> Finding:
         smallest = smallest_effect(hypothesis, self.study.options.smallest_effect)
-        tests: list[BlockTest] = []
-        kept: list[Kept] = []
-        said: dict[str, None] = {}
-        cures: dict[str, None] = {}
-        for index, pair in where:
-            block = self.study.blocks[index]
-            test = self._in_block(index, pair, hypothesis.measure, smallest)
-            tests.append(test)
-            if test.se is not None:
-                kept.append(Kept(self._compared(index, pair, hypothesis.measure, smallest), treatment))
-            measured = self._measured(index, hypothesis.measure) if pair.control.loss else Numbers(np.empty((0, 0)))
-            said |= dict.fromkeys((pair.note, measured.note, *_absent(block, pair)))
-            if test.p is not None:
-                said |= dict.fromkeys((measured.problem,))
-            else:
-                cures |= dict.fromkeys((_cure(block, pair, test, measured),))
+        measure = hypothesis.measure
+        tests = [self._in_block(index, pair, measure, smallest) for index, pair in where]
+        kept = [
+            Kept(self._compared(index, pair, measure, smallest), treatment)
+            for (index, pair), test in zip(where, tests, strict=True)
+            if test.has_noise
+        ]
         self._kept[hypothesis.name, treatment, control] = tuple(kept)
-        effect, low, high, p, tau = _over_blocks(tests, kept)
-        taking_part = [each for each in tests if each.se is not None] if tau is not None else tests
+        counted = _counted(tests)
+        tests = [replace(test, counts=test in counted) for test in tests]
+        overall = _over_blocks(counted, kept)
+        tested = overall.p is not None
+        withheld, remedy = _withheld(tests)
+        why = withheld if tested else " ".join(few(test.why for test in tests))
+        numbers_of = [
+            self._measured(index, measure) for index, pair in where if not _lacking(self.study.blocks[index], pair)
+        ]
         return Finding(
             hypothesis=hypothesis,
             treatment=treatment,
             control=control,
             outcome=Outcome.OPEN,
-            effect=effect,
-            low=low,
-            high=high,
-            p=p,
+            effect=overall.effect,
+            low=overall.low,
+            high=overall.high,
+            p=overall.p,
             p_adjusted=None,
             smallest_effect=smallest,
-            tau=tau,
-            seeds=sum(each.seeds for each in taking_part),
-            blocks=sum(each.effect is not None for each in taking_part),
+            tau=overall.tau,
+            seeds=sum(test.seeds for test in counted),
+            blocks=len(counted),
             by_block=tuple(tests),
-            why=_first(each.why for each in tests) if p is None else "",
-            settle=_first(cures) if p is None else "",
-            notes=(*_few(each for each in said if each), *notes),
+            why=why,
+            settle=remedy if tested else " ".join(few(test.cure for test in tests)),
+            notes=(
+                *few(not_counted(tests, overall.effect) if tested else ()),
+                *([SAME_IMAGES] if overall.shares_images else []),
+                *few(caution for test in tests for caution in test.cautions),
+                *few(said for index, pair in where for said in absent(self.study.blocks[index], pair)),
+                *few(pair.note for _, pair in where),
+                *few(said for each in numbers_of for said in (each.note, each.problem) if said not in why),
+                *notes,
+            ),
+            withheld=withheld,
         )
 
     def _measured(self, index: int, quantity: Quantity) -> Numbers:
@@ -162,119 +184,111 @@ class _Tester:
                 replicates=measured.replicates,
                 higher_is_better=higher_is_better(quantity),
                 images=measured.images,
+                dataset=block.key.dataset,
+                images_digest=measured.images_digest,
             )
             self._results[key] = compare(data, smallest_effect=smallest, confidence=self.study.options.confidence)
         return self._results[key]
 
     def _in_block(self, index: int, pair: Pair, quantity: Quantity, smallest: float) -> BlockTest:
         block = self.study.blocks[index]
-        runs = tuple(
-            run.key for (loss, _), run in block.runs.items() if loss in (pair.treatment.loss, pair.control.loss)
-        )
+        arms = (pair.treatment.loss, pair.control.loss)
+        runs = tuple(run.key for (loss, _), run in block.runs.items() if loss in arms)
         nothing = BlockTest(str(block.key), None, None, None, None, None, None, 0, None, None, "", runs)
-        if not pair.control.loss:
-            return replace(nothing, why=f"No run of {pair.control.label} is in {block.key}.")
-        for each in (pair.treatment, pair.control):
-            if not any(loss == each.loss for loss, _ in block.runs):
-                return replace(nothing, why=f"No run of {each.label} can be compared in {block.key}.")
+        if why := _lacking(block, pair):
+            return replace(nothing, why=why, cure=cure(block, pair))
         measured = self._measured(index, quantity)
         result = self._compared(index, pair, quantity, smallest)
         effect = next(each for each in result.effects if each.loss == pair.treatment.label)
         means = {arm.loss: None if np.isnan(arm.mean) else arm.mean for arm in result.arms}
+        there = np.isfinite(measured.values)
+        used = [run.key for place, run in block.runs.items() if there[_at(block, place)]]
+        still = tuple(run.key for place, run in block.runs.items() if place in measured.still and place[0] in arms)
         test = replace(
             nothing,
             seeds=effect.seeds,
             control_mean=means[pair.control.label],
             treatment_mean=means[pair.treatment.label],
+            mixed=sum(key in block.mixed for key in used),
+            still=still,
+            cautions=(
+                *mixed(block, used),
+                *standing_still(block, still),
+                *without_number(block, pair, measured, quantity),
+            ),
         )
         if not effect.seeds:
             why = measured.problem or f"No seed has a number for both {pair.treatment.label} and {pair.control.label}."
-            return replace(test, why=why)
+            return replace(test, why=why, cure=cure(block, pair, test, measured))
         test = replace(test, effect=effect.delta, low=effect.low, high=effect.high, se=effect.se)
+        if effect.df is not None and effect.se is not None:
+            half = -float(special.stdtrit(effect.df, (1 - result.confidence) / 2)) * effect.se
+            took_part = there[there.any(axis=1)][:, there.any(axis=0)]
+            test = replace(test, low=effect.delta - half, high=effect.delta + half, estimated=not bool(took_part.all()))
         if effect.seeds < 2:
-            return replace(test, why="One paired seed can't tell a loss from luck.")
-        if effect.p is None or effect.se is None or effect.df is None:
-            why = "Seeds make no difference to these numbers: there is no noise to measure an effect by."
-            return replace(test, low=None, high=None, why=why)
-        half = -float(special.stdtrit(effect.df, (1 - result.confidence) / 2)) * effect.se
-        return replace(test, low=effect.delta - half, high=effect.delta + half, p=effect.p, df=effect.df)
+            return replace(
+                test, why=ONE_SEED if test.has_noise else ONE_SEED_ALONE, cure=cure(block, pair, test, measured)
+            )
+        if effect.p is None or effect.df is None:
+            return replace(test, low=None, high=None, why=COPIES, cure=cure(block, pair, test, measured))
+        return replace(test, p=effect.p, df=effect.df)
 
     def kept(self, finding: Finding) -> tuple[Kept, ...]:
         """The blocks that a finding rests on."""
         return self._kept.get((finding.hypothesis.name, finding.treatment, finding.control), ())
 
 
-def _over_blocks(
-    tests: Sequence[BlockTest], kept: Sequence[Kept]
-) -> tuple[float | None, float | None, float | None, float | None, float | None]:
-    """Effect, interval, p and tau over all blocks: of the only block, or random effects over several."""
+def _at(block: Block, place: tuple[str, int]) -> tuple[int, int]:
+    """Where a loss and seed stand among a block's numbers."""
+    return block.losses.index(place[0]), block.seeds.index(place[1])
+
+
+def _lacking(block: Block, pair: Pair) -> str:
+    """Why a block has nothing to compare; empty where both arms have runs."""
+    if not pair.control.loss:
+        return f"No run of {pair.control.label} is in {block.key}."
+    lacking = without_runs(block, pair)
+    return f"No run of {lacking[0]} can be compared in {block.key}." if lacking else ""
+
+
+def _counted(tests: Sequence[BlockTest]) -> list[BlockTest]:
+    """The blocks that an effect rests on: all that can be pooled; the one that has a p; or all that have an effect."""
+    pooled = [each for each in tests if each.has_noise]
+    if len(pooled) > 1:
+        return pooled
+    return [each for each in tests if each.p is not None] or [each for each in tests if each.effect is not None]
+
+
+@dataclass(frozen=True)
+class _Overall:
+    """Over the blocks that count; `tau` and `shares_images` as in `prove.stats.effects.PooledEffect`."""
+
+    effect: float | None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    tau: float | None = None
+    shares_images: bool = False
+
+
+def _over_blocks(counted: Sequence[BlockTest], kept: Sequence[Kept]) -> _Overall:
+    """Of the only block that counts, or random effects over several; their bare mean where none has noise."""
     if len(kept) > 1:
         pooled = next(each for each in pool([each.result for each in kept]) if each.loss == kept[0].loss)
-        return pooled.delta, pooled.low, pooled.high, pooled.p, pooled.tau
-    tested = [each for each in tests if each.p is not None]
-    if tested:
-        only = tested[0]
-        return only.effect, only.low, only.high, only.p, None
-    found = [each for each in tests if each.effect is not None]
-    if len(found) == 1:
-        return found[0].effect, found[0].low, found[0].high, None, None
-    effects = [each.effect for each in found if each.effect is not None]
-    return (float(np.mean(effects)) if effects else None), None, None, None, None
+        return _Overall(pooled.delta, pooled.low, pooled.high, pooled.p, pooled.tau, pooled.shares_images)
+    if len(counted) == 1:
+        only = counted[0]
+        return _Overall(only.effect, only.low, only.high, only.p)
+    effects = [each.effect for each in counted if each.effect is not None]
+    return _Overall(float(np.mean(effects)) if effects else None)
 
 
-def _few(sentences: Iterable[str]) -> tuple[str, ...]:
-    """The first of several sentences, and how many more there are."""
-    known = tuple(dict.fromkeys(sentences))
-    if len(known) <= MOST_SENTENCES + 1:
-        return known
-    return (*known[:MOST_SENTENCES], f"And {len(known) - MOST_SENTENCES} more like it.")
+def _withheld(tests: Sequence[BlockTest]) -> tuple[str, str]:
+    """Why the runs allow no outcome and what would cure it; empty where they do.
 
-
-def _first(sentences: Iterable[str]) -> str:
-    return " ".join(_few(each for each in sentences if each))
-
-
-def _not_tested(hypothesis: Hypothesis, labels: Sequence[str]) -> tuple[str, ...]:
-    if not labels:
-        return ()
-    return (f"Not tested, for lack of a control that differs in {hypothesis.treatment} alone: {listed(labels)}.",)
-
-
-def _wanted(hypothesis: Hypothesis) -> str:
-    treatment, control = hypothesis.treatment, hypothesis.control
-    if treatment.kind == "objective":
-        return f"the objective {treatment.text}"
-    weight = {"constant": " at a constant weight", "scheduled": " at a weight that changes"}.get(treatment.kind, "")
-    if control is not None and control.kind != "objective":
-        return f"an objective with {treatment.text}{weight}"
-    base = control.text if control else "the baseline"
-    return f"an objective that adds {treatment.text}{weight} to {base} and changes nothing else"
-
-
-def _absent(block: Block, pair: Pair) -> tuple[str, ...]:
-    """What became of runs of the two objectives that take no part."""
-    said = []
-    for each in (pair.treatment, pair.control):
-        out = [left for left in block.left_out if left.run.loss == each.loss]
-        kinds = Counter(str(left.run.failure) if left.run.failure else left.kind for left in out)
-        if out:
-            total = len(out) + sum(loss == each.loss for loss, _ in block.runs)
-            which = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in kinds.items())
-            said.append(f"{each.label}: {len(out)} of {total} runs left out in {block.key} ({which}).")
-    return tuple(said)
-
-
-def _cure(block: Block, pair: Pair, test: BlockTest, measured: Numbers) -> str:
-    """What would give a block's test a p."""
-    if not pair.control.loss:
-        return f"Add {pair.control.label} with the same seeds."
-    if measured.cure and not test.seeds:
-        return measured.cure
-    absent = [
-        each.label for each in (pair.treatment, pair.control) if not any(loss == each.loss for loss, _ in block.runs)
-    ]
-    if absent:
-        return f"Train {' and '.join(absent)} (`prove status` says what became of it)."
-    if test.seeds < 2:
-        return "Train both with the same seeds: two are needed, three to five are usual."
-    return "Train for longer, and validate on more images."
+    A block that lost runs because they stand still may not count for that very reason; so all blocks are looked at.
+    """
+    odd = any(each.mixed for each in tests if each.counts), any(each.still for each in tests)
+    said = [why for why, found in zip((MIXED, STILL), odd, strict=True) if found]
+    cures = [each for each, found in zip((CURE_MIXED, CURE_STILL), odd, strict=True) if found]
+    return " ".join(said), " ".join(cures)

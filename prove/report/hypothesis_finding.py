@@ -30,14 +30,22 @@ class BlockTest:
 
     Attributes:
         effect: mean difference over the paired seeds; None without a pair.
-        low, high: t interval of this comparison alone; with one seed that of these checkpoints on other images.
-        p, df: two-sided p and its degrees of freedom; None with one seed.
-        se: standard error; with one seed that over images, None without their counts. A block that has one takes part
-            where several blocks are pooled.
+        low, high: t interval of this comparison alone; of a block with one seed that of these checkpoints on other
+            images.
+        p, df: two-sided p and its degrees of freedom; None with one paired seed.
+        se: standard error; of a block with one seed that over images, None without their counts. A block in which it
+            is above 0 takes part where several blocks are pooled.
         seeds: paired seeds.
         control_mean, treatment_mean: over their seeds; None without a run.
         why: why there is no p; empty where there is one.
         runs: keys of both arms' runs.
+        cure: what would give it a p.
+        counts: the finding's effect rests on it.
+        estimated: runs of the block are missing, so that the effect is the estimate of the loss + seed model, to
+            which the other losses contribute, and not the mean of the paired differences.
+        mixed: runs of the block's analysis, of any loss, that are not comparable.
+        still: keys of both arms' runs whose metric does not move.
+        cautions: what a reader must know of its runs, a sentence each.
     """
 
     block: str
@@ -52,6 +60,17 @@ class BlockTest:
     treatment_mean: float | None
     why: str
     runs: tuple[str, ...]
+    cure: str = ""
+    counts: bool = False
+    estimated: bool = False
+    mixed: int = 0
+    still: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether it can be pooled."""
+        return self.se is not None and self.se > 0
 
 
 @dataclass(frozen=True)
@@ -67,12 +86,14 @@ class Finding:
         p_adjusted: by Holm over all findings with a p.
         smallest_effect: in the unit of the effect.
         tau: SD of the true effect between blocks; None with fewer than two.
-        seeds: paired seeds, over all blocks.
-        blocks: that the interval rests on.
+        seeds: paired seeds of the blocks that the effect rests on.
+        blocks: that the effect and its interval rest on.
         by_block: every block with the treatment.
         why: why the outcome is what it is, a sentence.
         settle: what would settle it; empty where it is settled.
-        notes: what a reader must know: definition of the measure, failed runs, objectives that were not tested.
+        notes: what a reader must know: blocks that don't count, runs that are missing, odd or not comparable,
+            definition of the measure, objectives that were not tested.
+        withheld: why its runs allow no outcome, whatever the numbers are; empty where they do.
     """
 
     hypothesis: Hypothesis
@@ -92,10 +113,16 @@ class Finding:
     why: str = ""
     settle: str = ""
     notes: tuple[str, ...] = ()
+    withheld: str = ""
+
+    @property
+    def mixed(self) -> int:
+        """Runs that are not comparable, in the blocks that it rests on."""
+        return sum(each.mixed for each in self.by_block if each.counts)
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """Keys of all runs that it rests on."""
+        """Keys of the treatment's and the control's runs, in all blocks that were looked at."""
         return tuple(dict.fromkeys(key for each in self.by_block for key in each.runs))
 
 
@@ -121,9 +148,10 @@ def judge(finding: Finding, confidence: float) -> Outcome:
     """The outcome that a finding's interval and adjusted p allow.
 
     Not supported: the interval leaves no room for an effect of the claimed direction that is as large as the smallest
-    effect of interest; so it is where the interval lies inside it, or on the other side of 0.
+    effect of interest; so it is where the interval lies inside it, or on the other side of 0. Runs that are not
+    comparable, or stand still, allow neither.
     """
-    if finding.low is None or finding.high is None or finding.p is None:
+    if finding.withheld or finding.low is None or finding.high is None or finding.p is None:
         return Outcome.OPEN
     low, high = _claimed(finding, finding.low, finding.high)
     if high < finding.smallest_effect:
@@ -146,7 +174,7 @@ def judged(finding: Finding, kept: Sequence[Kept], confidence: float) -> Finding
         kept: the blocks that it rests on.
     """
     outcome = judge(finding, confidence)
-    if finding.p is None:
+    if finding.p is None or finding.withheld:
         return finding
     if outcome is not Outcome.OPEN:
         return replace(finding, outcome=outcome, why=_why(finding, outcome), settle="")
@@ -174,7 +202,7 @@ def _why_open(finding: Finding, confidence: float) -> str:
     if low > 0:
         return (
             "Its own interval lies on the claimed side of no effect, but among all hypotheses tested that can be luck: "
-            f"the adjusted p is above {1 - confidence:.2g}."
+            f"the adjusted p is above {1 - confidence:g}."
         )
     return "The interval holds both no effect and one as large as the smallest of interest."
 

@@ -14,6 +14,9 @@ from prove.spec.hypothesis import Hypothesis, Quantity
 LATE_VALIDATIONS = 4
 """Validations that oscillation needs in the second half of training."""
 
+STILL_POINTS = 0.001
+"""A run whose mIoU jumps less than this, in points, stands still: it has collapsed, and its logarithm says nothing."""
+
 OSCILLATION_PERCENT = 25.0
 """Smallest effect of interest on oscillation: a quarter more (x1.25), or as much less (/1.25)."""
 
@@ -29,9 +32,10 @@ class Numbers:
         values: ``[L, S]`` in the order of ``block.losses`` and ``block.seeds``; NaN where there is none. In percentage
             points; of oscillation 100 times its natural logarithm, so that a difference is a ratio.
         replicates: ``[L, S, B]`` on resamples of the images, as in `prove.stats.effects.BlockData`.
-        images: how many were resampled.
+        images, images_digest: how many were resampled, and which.
         note: what a reader must know to read it.
         problem, cure: why runs have no number, and what would give them one; empty where all have.
+        still: (loss, seed) of the runs that have none because their metric does not move.
     """
 
     values: Floats
@@ -40,6 +44,8 @@ class Numbers:
     problem: str = ""
     cure: str = ""
     images: int | None = None
+    images_digest: str | None = None
+    still: frozenset[tuple[str, int]] = frozenset()
 
 
 def is_ratio(quantity: Quantity) -> bool:
@@ -70,7 +76,12 @@ def numbers(study: Study, block: Block, quantity: Quantity) -> Numbers:
     if quantity.name == "oscillation":
         return _oscillations(study, block)
     measure = Measure(quantity.name, quantity.scope, quantity.of)
-    return Numbers(study.values(block, measure), study.replicates(block, measure), images=study.images(block, measure))
+    return Numbers(
+        values=study.values(block, measure),
+        replicates=study.replicates(block, measure),
+        images=study.images(block, measure),
+        images_digest=study.images_digest(block, measure),
+    )
 
 
 def rare_classes(support: Mapping[str, int]) -> tuple[str, ...]:
@@ -98,7 +109,13 @@ def _rare(study: Study, block: Block) -> Numbers:
         f"at most {100 * most:.2g}% of them each)."
     )
     drawn = _mean_of_replicates([study.replicates(block, each) for each in measures])
-    return Numbers(values, drawn, note, images=study.images(block, measures[0]))
+    return Numbers(
+        values=values,
+        replicates=drawn,
+        note=note,
+        images=study.images(block, measures[0]),
+        images_digest=study.images_digest(block, measures[0]),
+    )
 
 
 def _mean_of_replicates(parts: Sequence[Floats | None]) -> Floats | None:
@@ -116,26 +133,29 @@ def _mean_of_replicates(parts: Sequence[Floats | None]) -> Floats | None:
 def _oscillations(study: Study, block: Block) -> Numbers:
     values = np.full((len(block.losses), len(block.seeds)), np.nan)
     seen: list[int] = []
+    still: set[tuple[str, int]] = set()
     for (loss, seed), run in block.runs.items():
         iterations, metric = _validations(study, run)
         late = iterations >= iterations[-1] / 2 if len(iterations) else np.zeros(0, bool)
         seen.append(int(late.sum()))
         jump = oscillation(iterations, metric)
-        if jump > 0:
+        if jump < STILL_POINTS:
+            still.add((loss, seed))
+        elif not math.isnan(jump):
             values[block.losses.index(loss), block.seeds.index(seed)] = 100.0 * math.log(jump)
     note = (
         "Oscillation: how far validation mIoU jumps from one validation to the next in the second half of training, "
         "a linear trend taken away (root mean square); its effects are ratios."
     )
     if not seen or min(seen) >= LATE_VALIDATIONS:
-        return Numbers(values, note=note)
+        return Numbers(values, note=note, still=frozenset(still))
     budget = max(run.max_iters for run in block.runs.values())
     cure = f"Validate more often: eval_interval {max(1, budget // 6)} at {budget} iterations."
     problem = (
         f"Oscillation needs {LATE_VALIDATIONS} validations in the second half of training; "
         f"{sum(count < LATE_VALIDATIONS for count in seen)} of {len(seen)} runs have fewer."
     )
-    return Numbers(values, note=note, problem=problem, cure=cure)
+    return Numbers(values, note=note, problem=problem, cure=cure, still=frozenset(still))
 
 
 def _validations(study: Study, run: Trained) -> tuple[Floats, Floats]:

@@ -144,6 +144,8 @@ class RecordedStudy:
                 replicates=self.replicates(block, measure),
                 higher_is_better=measure.higher_is_better,
                 images=self.images(block, measure),
+                dataset=block.key.dataset,
+                images_digest=self.images_digest(block, measure),
             )
             settings = self.options
             self._compared[key] = compare(
@@ -173,6 +175,11 @@ class RecordedStudy:
             return None
         first = next(iter(found.values()))
         return first.images[first.names.index(measure.name)]
+
+    def images_digest(self, block: Block, measure: Measure) -> str | None:
+        """Which images `replicates` resamples."""
+        found = self._drawn(block, measure)
+        return None if found is None else next(iter(found.values())).digest
 
     def _drawn(self, block: Block, measure: Measure) -> Mapping[int, Drawn] | None:
         """Run id → its metric on resampled images; None unless every run of the block has it, of the same images."""

@@ -172,6 +172,9 @@ class Study(Protocol):
     def images(self, block: Block, measure: Measure) -> int | None:
         """How many images `replicates` resamples; None where it has none."""
 
+    def images_digest(self, block: Block, measure: Measure) -> str | None:
+        """Which images `replicates` resamples; None where it has none, or where that is unknown."""
+
     def names(self, scope: str, block: Block) -> tuple[str, ...]:
         """The classes (dataset's order) or conditions (sorted) that the block's runs have results of."""
 

@@ -188,6 +188,21 @@ def test_counts_that_are_not_the_runs_own_count_for_nothing_and_it_is_said(home:
     assert {row["basis"] for row in records("tables") if row["delta"]} == {"seeds"}
 
 
+def test_a_loss_that_scatters_more_is_judged_by_its_own_scatter_and_it_is_said(home: Path) -> None:
+    restless = (0.55, 0.85, 0.62, 0.80, 0.70)
+
+    def cell(loss: str, seed: int) -> Cell:
+        return Cell(restless[seed] if "lovasz" in loss else SKILL[loss] + 0.002 * seed)
+
+    campaign(home / "results", cell, seeds=range(5))
+    rows = {row["loss"]: row for row in records("tables")}
+    assert rows["ce + 0.3*lovasz"]["noisier"] == "true"
+    assert rows["ce + 0.3*focal"]["noisier"] == "false"
+    widths = {loss: float(row["delta_high"]) - float(row["delta_low"]) for loss, row in rows.items() if row["delta"]}
+    assert widths["ce + 0.3*lovasz"] > widths["ce + 0.3*focal"]
+    assert "Scatters more over seeds" in report("tables", "--format", "md").stdout
+
+
 def test_seeds_in_common_with_nobody(home: Path) -> None:
     campaign(home / "results", plain, losses=LOSSES[:1], seeds=range(3))
     campaign(home / "results", plain, losses=LOSSES[1:], seeds=range(3, 6))

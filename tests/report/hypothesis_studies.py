@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from prove.report.hypothesis_finding import Finding
-from prove.report.study import Trained
+from prove.report.study import Block, Measure, Trained
 from prove.spec.hypothesis import Hypothesis, read_hypotheses
 from tests.report.studies import SimulatedStudy, simulate
 
@@ -29,6 +29,11 @@ class HypothesisStudy(SimulatedStudy):
     validations: int = 16
     draw: int = 0
     curves_read: list[str] = field(default_factory=list)
+    digest: str | None = None
+    """Of the validation images, the same in all blocks."""
+
+    def images_digest(self, block: Block, measure: Measure) -> str | None:
+        return self.digest
 
     def curve(self, run: Trained, split: str) -> tuple[tuple[int, Mapping[str, Any]], ...]:
         assert split == "val"

@@ -98,6 +98,7 @@ class SimulatedStudy:
     conditions: tuple[str, ...]
     results: Path
     undefined: frozenset[tuple[str, Place]] = frozenset()
+    condition_images: Mapping[str, int] = field(default_factory=dict)
     compared: list[tuple[str, Measure]] = field(default_factory=list)
     """What was asked for, for tests of that."""
     _drawn: dict[tuple[BlockKey, Measure], tuple[Floats, Floats | None]] = field(default_factory=dict)
@@ -109,7 +110,9 @@ class SimulatedStudy:
             assert block.baseline is not None, "a block without a baseline is not compared"
             self.compared.append((str(block.key), measure))
             values, replicates = self._numbers(block, measure)
-            data = BlockData(block.losses, block.baseline, block.seeds, values, replicates, measure.higher_is_better)
+            images = self.images(block, measure)
+            better = measure.higher_is_better
+            data = BlockData(block.losses, block.baseline, block.seeds, values, replicates, better, images)
             self._results[key] = compare(
                 data, smallest_effect=self.options.smallest_effect, confidence=self.options.confidence
             )
@@ -129,7 +132,10 @@ class SimulatedStudy:
         return self._numbers(block, measure)[1]
 
     def images(self, block: Block, measure: Measure) -> int | None:
-        return None  # as many as you like
+        return self.condition_images.get(measure.name)  # None: as many as you like
+
+    def images_digest(self, block: Block, measure: Measure) -> str | None:
+        return None
 
     def _numbers(self, block: Block, measure: Measure) -> tuple[Floats, Floats | None]:
         key = (block.key, measure)
@@ -142,7 +148,7 @@ class SimulatedStudy:
             there = np.array([[(loss, seed) in block.runs for seed in block.seeds] for loss in block.losses], bool)
             there = there.reshape(values.shape)
             for metric, (at, loss, seed) in self.undefined:
-                if metric == measure.metric and at == index:
+                if metric in (measure.metric, f"{measure.metric} of {measure.name}") and at == index:
                     there[block.losses.index(loss), block.seeds.index(seed)] = False
             values = np.where(there, values, np.nan)
             if replicates is not None:
@@ -240,6 +246,7 @@ def simulate(
     experiment: str | None = "simulated",
     results: Path = Path("results"),
     undefined: Sequence[tuple[str, Place]] = (),
+    condition_images: Mapping[str, int] | None = None,
     **law: Any,
 ) -> SimulatedStudy:
     """A study in memory.
@@ -249,7 +256,9 @@ def simulate(
         blocks: (dataset, model[, strategy[, settings]]).
         outcomes: what became of runs that did not simply finish: ``failed diverged``, ``planned``, ``absent`` (never
             registered), ``nan``, ``not comparable: WHY``, ``mixed: WHY``.
-        undefined: (metric, place) of runs that take part and have no number for this metric.
+        undefined: (metric, place) of runs that take part and have no number for this metric; ``IoU of car`` for one
+            class alone.
+        condition_images: how many images a condition has; as many as you like without it.
         law: see `Law`.
     """
     effects = dict(EFFECTS if effects is None else effects)
@@ -273,6 +282,7 @@ def simulate(
         conditions=tuple(conditions),
         results=results,
         undefined=frozenset(undefined),
+        condition_images=dict(condition_images or {}),
     )
 
 

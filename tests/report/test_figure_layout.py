@@ -81,9 +81,10 @@ def test_all_texts_can_be_read(case: str) -> None:
     for measure in (None, Measure("ECE")) if case == "one block" else (None,):
         for each in pictures(study, which=NAMES, measure=measure):
             if isinstance(each, Picture):
-                assert not problems(each.figure), each.name
-                assert each.figure.get_figwidth() in (NARROW, WIDE), each.name
-                assert 0.5 < each.figure.get_figheight() <= TALLEST + 2.0, each.name
+                figure = each.figure
+                assert not problems(figure), each.name
+                assert figure.get_figwidth() in (NARROW, WIDE), each.name
+                assert 0.5 < figure.get_figheight() <= TALLEST + 2.0, each.name
 
 
 def test_the_check_sees_what_is_wrong() -> None:

@@ -20,7 +20,7 @@ POINTS, RATIO = BY_NAME["lovasz_miou"], BY_NAME["lovasz_oscillates"]
 
 
 def block(name: str = "A, m1", **change: Any) -> BlockTest:
-    plain = BlockTest(name, 0.81, 0.11, 1.51, 0.021, 0.3, 8.0, 3, 40.0, 40.81, "", ("aaa", "bbb"))
+    plain = BlockTest(name, 0.81, 0.11, 1.51, 0.021, 0.3, 8.0, 3, 40.0, 40.81, "", ("aaa", "bbb"), counts=True)
     return replace(plain, **change)
 
 
@@ -95,6 +95,44 @@ def test_the_caption_counts_the_comparisons_that_were_made() -> None:
     assert "Holm" in table.caption
 
 
+def test_the_caption_says_where_an_effect_is_an_estimate_of_the_model() -> None:
+    complete, estimated = finding(), finding(by_block=(block(estimated=True), block("A, m2")))
+    (table,) = hypotheses([complete])
+    assert "additive" not in table.caption
+    overview, blocks = hypotheses([complete, estimated])
+    for caption in (overview.caption, blocks.caption):
+        assert "Where runs are missing" in caption
+        assert "least-squares estimate of the additive loss + seed model" in caption
+        assert "not the mean of the paired differences" in caption
+    assert [record["estimated"] for record in blocks.records] == [True, False]
+
+
+def test_what_is_not_comparable_is_marked_in_every_table_and_record() -> None:
+    sentence = "2 of the 6 runs in A, m1 are not comparable (--allow-mixed): other code."
+    odd = block(mixed=2, cautions=(sentence,))
+    withheld = finding(
+        by_block=(odd, block("A, m2")), outcome=Outcome.OPEN, withheld="No.", why="No.", notes=(sentence,)
+    )
+    overview, blocks = hypotheses([withheld, finding()])
+    assert sentence in [text for mark, text in overview.notes if mark in overview.rows[0][-1].marks]
+    assert overview.rows[0][1].muted
+    assert not overview.rows[1][1].muted
+    assert "Neither is said of runs that are not comparable" in overview.caption
+    assert [record["mixed"] for record in overview.records] == [2, 0]
+    assert sentence in blocks.rows[0][-1].text
+    assert [(record["mixed"], record["notes"]) for record in blocks.records] == [(2, sentence), (0, "")]
+
+
+@pytest.mark.parametrize(
+    ("confidence", "shown", "level"), [(0.95, "95%", "0.05"), (0.975, "97.5%", "0.025"), (0.9875, "98.75%", "0.0125")]
+)
+def test_a_confidence_has_all_its_digits(confidence: float, shown: str, level: str) -> None:
+    overview, blocks = hypotheses([finding(by_block=(block(), block("A, m2")))], confidence=confidence)
+    for table in (overview, blocks):
+        assert [column.name for column in table.columns if "interval" in column.name] == [f"Effect [{shown} interval]"]
+    assert f"Holm's p is at most {level}." in overview.caption
+
+
 def test_records_are_flat_unrounded_and_alike() -> None:
     ratio = finding(hypothesis=RATIO, effect=100 * math.log(1.5), low=0.0, high=100 * math.log(3.0))
     (table,) = hypotheses([finding(), ratio, NOTHING])
@@ -110,14 +148,21 @@ def test_records_are_flat_unrounded_and_alike() -> None:
 
 def test_several_blocks_get_a_table_of_their_own() -> None:
     lone = block("B, m1", p=None, low=None, high=None, seeds=1, why="One paired seed can't tell a loss from luck.")
-    several = finding(by_block=(block(), block("A, m2"), lone), blocks=2, seeds=6, tau=0.1)
+    out = replace(lone, block="B, m2", counts=False)
+    several = finding(by_block=(block(), block("A, m2"), lone, out), blocks=2, seeds=6, tau=0.1)
     overview, blocks = hypotheses([several, finding()])
     assert overview.rows[0][4].text == "6\n2 blocks"
     assert "Hartung-Knapp" in overview.caption
-    assert [row[1].text for row in blocks.rows] == ["A, m1", "A, m2", "B, m1"]
-    assert blocks.rows[2][-1].text.startswith("One paired seed")
+    assert [row[1].text for row in blocks.rows] == ["A, m1", "A, m2", "B, m1", "B, m2"]
+    assert blocks.rows[2][-1].text == "One paired seed can't tell a loss from luck."
+    assert blocks.rows[3][-1].text == "Not counted: One paired seed can't tell a loss from luck."
     assert all(len(row) == len(blocks.columns) for row in blocks.rows)
-    assert [record["block"] for record in blocks.records] == ["A, m1", "A, m2", "B, m1"]
+    assert [(record["block"], record["counts"]) for record in blocks.records] == [
+        ("A, m1", True),
+        ("A, m2", True),
+        ("B, m1", True),
+        ("B, m2", False),
+    ]
 
 
 def test_hundreds_of_blocks_stay_readable_and_complete() -> None:

@@ -1,13 +1,17 @@
 """Across blocks, precision, integrity and cost: every number counted again here."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from statistics import geometric_mean, median
 
 import pytest
 
-from prove.report.study import Measure, Options
+from prove.report.study import Measure, Options, Study
+from prove.report.table import Table
 from prove.report.views import cost as cost_view
 from prove.report.views.across import COUNTED, across
 from prove.report.views.cost import cost
+from prove.report.views.footnotes import SAME_IMAGES
 from prove.report.views.integrity import integrity
 from prove.report.views.precision import precision
 from prove.stats.effects import Verdict
@@ -43,6 +47,15 @@ def test_across_says_what_was_pooled() -> None:
     assert "p by Holm over the 3 losses" in table.caption
 
 
+def test_an_interval_that_holds_for_its_images_only_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = simulate(blocks=BLOCKS)
+    first, *others = study.pooled(Measure())
+    monkeypatch.setattr(study, "pooled", lambda measure: (replace(first, shares_images=True), *others))
+    (table,) = across(study)
+    assert marked(table) == {LOSSES[1]: [SAME_IMAGES], LOSSES[2]: [], LOSSES[3]: []}
+    assert [record["shares_images"] for record in table.records] == [True, False, False]
+
+
 def test_one_block_or_one_seed_is_not_pooled() -> None:
     assert across(simulate()) == ()
     (table,) = across(simulate(blocks=BLOCKS, seeds=1, image_sd=None))
@@ -52,6 +65,72 @@ def test_one_block_or_one_seed_is_not_pooled() -> None:
     assert [table.name for table in across(simulate(blocks=BLOCKS, options=Options(metrics=("mIoU", "ECE"))))] == [
         "across-mIoU", "across-ECE",
     ]  # fmt: skip
+
+
+MIXED = {
+    (0, LOSSES[1], 0): "mixed: other training data",
+    (0, LOSSES[1], 2): "mixed: other training data",
+    (1, "ce", 1): "mixed: other training data",
+}
+
+
+def marked(table: Table) -> dict[str, list[str]]:
+    """Row → its footnotes; by block and loss, or by what heads the row."""
+    notes = dict(table.notes)
+    heads = 2 if table.columns[1].name == "loss" else 1
+    return {
+        " / ".join(cell.text for cell in row[:heads]): [notes[mark] for cell in row for mark in cell.marks]
+        for row in table.rows
+    }
+
+
+@pytest.mark.parametrize("view", [across, precision, cost])
+def test_what_is_not_comparable_is_marked_in_every_summary(view: Callable[[Study], tuple[Table, ...]]) -> None:
+    study = simulate(blocks=BLOCKS, outcomes=MIXED, options=Options(allow_mixed=True), run_sd=1.0)
+    by_block = {("A", "m1"): 2, ("A", "m2"): 1, ("B", "m1"): 0}
+    for table in view(study):
+        for record in table.records:
+            expected = by_block[record["dataset"], record["model"]] if "dataset" in record else 3
+            assert record["mixed"] == expected
+        total = max(record["mixed"] for record in table.records)
+        if total and len({record.get("model") for record in table.records}) == 1:
+            assert any(note.startswith(f"{total} run") and "--allow-mixed" in note for mark, note in table.notes)
+    assert not any("--allow-mixed" in note for table in view(simulate(blocks=BLOCKS)) for _, note in table.notes)
+
+
+def test_the_arms_that_are_not_comparable_are_those_that_are_marked() -> None:
+    study = simulate(blocks=BLOCKS, outcomes=MIXED, options=Options(allow_mixed=True), run_sd=1.0)
+    (pooled,) = across(study)
+    of_baseline = "Of the baseline's runs: 1 run is not comparable (--allow-mixed)."
+    assert marked(pooled) == {
+        LOSSES[1]: ["Of its runs: 2 runs are not comparable (--allow-mixed).", of_baseline],
+        LOSSES[2]: [of_baseline],
+        LOSSES[3]: [of_baseline],
+    }
+    noise, open_ones = precision(study)
+    assert [len(said) for said in marked(noise).values()] == [1, 1, 0]
+    for head, said in marked(open_ones).items():
+        assert bool(said) == (head == f"A, m1 / {LOSSES[1]}" or head.startswith("A, m2"))
+    overall, first, second, third = cost(study)
+    assert [bool(said) for said in marked(overall).values()] == [True, True, False, False]
+    assert [bool(said) for said in marked(first).values()] == [False, True, False, False]
+    assert [bool(said) for said in marked(second).values()] == [True, False, False, False]
+    assert not any(marked(third).values())
+
+
+@pytest.mark.parametrize("confidence", [0.975, 0.999])
+def test_captions_name_the_confidence_that_was_asked_for(confidence: float) -> None:
+    study = simulate(blocks=BLOCKS, options=Options(confidence=confidence))
+    assert f"{100 * confidence:g}% interval" in across(study)[0].caption
+    assert f"({100 * confidence:g}%)" in precision(study)[0].caption
+
+
+def test_holm_counts_the_losses_that_have_a_p() -> None:
+    only_once = {(block, LOSSES[1], seed): "absent" for block in (1, 2) for seed in range(3)}
+    study = simulate(blocks=BLOCKS, outcomes=only_once)
+    tested = sum(effect.p_adjusted is not None for effect in study.pooled(Measure()))
+    assert tested == 2
+    assert "p by Holm over the 2 losses" in across(study)[0].caption
 
 
 def test_precision_lists_every_block_and_every_open_comparison() -> None:

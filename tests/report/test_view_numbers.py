@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prove.report.views.footnotes import Footnotes
-from prove.report.views.numbers import decimals, fixed, interval, listed, plural, probability, signed
+from prove.report.views.numbers import (
+    confidence_text,
+    decimals,
+    fixed,
+    interval,
+    listed,
+    plural,
+    probability,
+    signed,
+)
 
 POINTS = st.floats(-100, 100)
 
@@ -64,6 +73,12 @@ def test_0_has_no_sign() -> None:
     assert (fixed(-0.001, 2), signed(-0.001, 2), signed(0.001, 2)) == ("0.00", "0.00", "0.00")
     assert (fixed(float("nan"), 2), signed(None, 2), fixed(None, 1)) == ("–", "–", "–")
     assert (signed(0.81, 2), signed(-0.81, 1), fixed(34.215, 1)) == ("+0.81", "-0.8", "34.2")
+
+
+def test_a_confidence_has_all_its_digits() -> None:
+    assert [confidence_text(share) for share in (0.95, 0.9, 0.975, 0.999, 0.9995, 0.8)] == [
+        "95%", "90%", "97.5%", "99.9%", "99.95%", "80%",
+    ]  # fmt: skip
 
 
 def test_words() -> None:

@@ -1,12 +1,14 @@
 """The main tables say what the runs say: values recomputed here from the runs' numbers."""
 
+import json
 from itertools import permutations
 
 import numpy as np
 import pytest
 
 from prove.errors import ProveError
-from prove.report.study import Measure, Options
+from prove.report.render import render
+from prove.report.study import Floats, Measure, Options
 from prove.report.table import Cell, Table
 from prove.report.views.entries import NO_COUNTS, ONE_PAIR, ONE_SEED, SAME_NUMBERS, SEEDS_ALONE
 from prove.report.views.footnotes import MAY_BE_BEST
@@ -130,15 +132,17 @@ def test_every_run_that_is_missing_has_its_footnote() -> None:
     found = {loss: notes_of(table, cell) for loss, cell in column(table, "loss").items()}
     keys = {(run.loss, run.seed): run.key for run in study.runs}
     assert found["ce"] == []
-    (failed,) = found[LOSSES[1]]
+    failures, failed = found[LOSSES[1]]
+    assert failures == "2 runs failed, of 4 seeds that ended: the numbers are of those left."
     assert failed.startswith("Seeds 1, 2 left out, failed: diverged: the loss is not finite (runs ")
     assert keys[LOSSES[1], 1] in failed
     assert keys[LOSSES[1], 2] in failed
     assert found[LOSSES[2]] == [f"Seed 0 left out, unfinished: planned (run {keys[LOSSES[2], 0]}).", "Seed 1 not run."]
     assert "trained for 200 iterations, not 400" in found[LOSSES[3]][0]
     assert "no number" in found[LOSSES[3]][1]
-    assert [cell.text for cell in column(table, "seeds").values()] == ["4", "2", "2", "2"]
-    assert "Δ is that of the model" in table.caption
+    assert [cell.text for cell in column(table, "seeds").values()] == ["4", "2 of 4", "2", "2"]
+    assert [record["failed"] for record in table.records] == [0, 2, 0, 0]
+    assert "least-squares estimate" in table.caption
 
 
 def test_what_is_not_comparable_is_marked_when_it_is_shown() -> None:
@@ -146,6 +150,133 @@ def test_what_is_not_comparable_is_marked_when_it_is_shown() -> None:
     (table,) = results(study)
     (said,) = notes_of(table, column(table, "loss")[LOSSES[1]])
     assert said.startswith("Seed 1 not comparable, shown all the same: other training data (run ")
+    assert whole_notes(table) == ["1 run is not comparable (--allow-mixed)."]
+    assert {record["mixed"] for record in table.records} == {1}
+    (row,) = (row for row in json.loads(render([table], "json"))["tables"][0]["rows"] if row[0]["text"] == LOSSES[1])
+    assert row[0]["marks"] == list(column(table, "loss")[LOSSES[1]].marks) != []
+
+
+def test_what_is_not_comparable_is_marked_in_a_wide_table() -> None:
+    outcomes = {(1, LOSSES[1], seed): "mixed: other training data" for seed in (0, 2)}
+    (table,) = results(simulate(blocks=BLOCKS[:2], outcomes=outcomes, options=Options(allow_mixed=True)))
+    assert "2 runs are not comparable (--allow-mixed)." in whole_notes(table)
+    assert any("other training data" in note for note in notes_of(table, column(table, "m2")[LOSSES[1]]))
+    assert not notes_of(table, column(table, "m1")[LOSSES[1]])
+    assert {(record["model"], record["mixed"]) for record in table.records} == {("m1", 0), ("m2", 2)}
+
+
+def least_squares(values: Floats) -> Floats:
+    """The losses' estimates in value = loss + seed + noise, by a design matrix; up to a constant."""
+    losses, seeds = np.nonzero(np.isfinite(values))
+    design = np.zeros((len(losses), sum(values.shape)))
+    design[np.arange(len(losses)), losses] = 1
+    design[np.arange(len(losses)), len(values) + seeds] = 1
+    return np.linalg.lstsq(design, values[losses, seeds], rcond=None)[0][: len(values)]
+
+
+def test_the_caption_names_the_estimate_where_any_run_is_missing() -> None:
+    """Every loss has three of four seeds: the numbers of seeds agree, and yet Δ is no mean of paired differences."""
+    gaps = {(0, loss, seed): "absent" for seed, loss in enumerate(LOSSES)}
+    study = simulate(seeds=4, outcomes=gaps)
+    (table,) = results(study)
+    values = study.values(study.blocks[0], Measure())
+    paired = np.nanmean(values - values[0], axis=1)
+    estimates = least_squares(values)
+    deltas = [cell.value for cell in column(table, "Δ to ce").values()][1:]
+    assert deltas == pytest.approx((estimates - estimates[0])[1:].tolist(), abs=1e-9)
+    assert deltas != pytest.approx(paired[1:].tolist(), abs=0.01)
+    assert "least-squares estimate of the additive loss + seed model, to which the other losses" in table.caption
+    assert "paired by seed" not in table.caption
+    assert not any("aired" in note for _, note in table.notes)
+    (wide,) = results(study, rows="model", columns="loss")
+    assert "least-squares estimate" in wide.caption
+
+
+@pytest.mark.parametrize("nowhere", [{}, {(0, loss, 3): "planned" for loss in LOSSES}])
+def test_a_whole_block_is_paired(nowhere: dict[tuple[int, str, int], str]) -> None:
+    """A seed or a loss that has no run at all takes no part."""
+    nowhere = {**nowhere, **({(0, LOSSES[3], seed): "planned" for seed in range(4)} if nowhere else {})}
+    (table,) = results(simulate(seeds=4, outcomes=nowhere))
+    assert "paired by seed" in table.caption
+    assert "least-squares" not in table.caption
+
+
+@pytest.mark.parametrize("baseline_is_there", [True, False])
+def test_a_loss_is_not_best_because_its_bad_seed_is_missing(baseline_is_there: bool) -> None:
+    effects = {"ce": 0.0, "a": 2.0, "b": 1.0}
+    whole = simulate(effects, seeds=4, seed_sd=20.0, run_sd=0.01)
+    worst = int(whole.values(whole.blocks[0], Measure())[0].argmin())
+    outcomes = {(0, "b", worst): "failed diverged"}
+    if not baseline_is_there:
+        outcomes |= {(0, "ce", seed): "planned" for seed in range(4)}
+    (table,) = results(simulate(effects, seeds=4, seed_sd=20.0, run_sd=0.01, outcomes=outcomes))
+    cells = column(table, "mIoU (%)")
+    assert (cells["b"].value or 0) > (cells["a"].value or 0)
+    assert [loss for loss in effects if cells[loss].underline] == ["a"]
+    assert "best mean, adjusted for the missing runs" in table.caption
+
+
+def test_one_seed_is_best_only_among_ones() -> None:
+    outcomes = {(0, "a", seed): "absent" for seed in (1, 2)}
+    (table,) = results(simulate({"ce": 0.0, "a": 30.0, "b": 5.0}, outcomes=outcomes))
+    assert [loss for loss, cell in column(table, "mIoU (%)").items() if cell.underline] == ["b"]
+    (table,) = results(simulate({"ce": 0.0, "a": 30.0, "b": 5.0}, seeds=1))
+    assert [loss for loss, cell in column(table, "mIoU (%)").items() if cell.underline] == ["a"]
+
+
+def test_the_mark_of_what_may_be_best_refers_to_what_is_underlined() -> None:
+    (table,) = results(simulate({"ce": 0.0, "a": 0.0}, seeds=5))
+    assert any(mark == MAY_BE_BEST and "the underlined one" in note for mark, note in table.notes)
+
+
+def test_a_failure_shows_where_seeds_are_counted() -> None:
+    outcomes = {(0, LOSSES[1], seed): "failed diverged" for seed in (1, 2, 4)}
+    outcomes |= {(0, LOSSES[2], 0): "planned", (0, LOSSES[3], 1): "absent"}
+    study = simulate(seeds=5, outcomes=outcomes)
+    (table,) = results(study)
+    assert [cell.text for cell in column(table, "seeds").values()] == ["5", "2 of 5", "4", "4"]
+    assert [cell.value for cell in column(table, "seeds").values()] == [5, 2, 4, 4]
+    assert notes_of(table, column(table, "loss")[LOSSES[1]])[0].startswith("3 runs failed, of 5 seeds that ended")
+    (wide,) = results(study, rows="model", columns="loss")
+    assert wide.rows[0][2].text.split("\n")[0].endswith("(2 of 5)")
+    gone = {(0, LOSSES[1], seed): "failed diverged" for seed in range(3)}
+    (wide,) = results(simulate(outcomes=gone), rows="model", columns="loss")
+    assert wide.rows[0][2].text == "– (0 of 3)"
+
+
+def test_the_family_is_of_those_that_have_a_p() -> None:
+    """A loss that shares no seed with the baseline is not compared with it; one metric may lack a loss."""
+    study = simulate(outcomes={(0, LOSSES[1], seed): "planned" for seed in range(3)})
+    (table,) = results(study)
+    assert "the 2 comparisons of this table" in table.caption
+    places = [("bF1", (0, LOSSES[1], seed)) for seed in range(3)]
+    (table,) = results(simulate(options=Options(metrics=("mIoU", "bF1")), undefined=places))
+    assert "the comparisons in each metric (mIoU: 3; bF1: 2)" in table.caption
+    two = simulate(blocks=BLOCKS[:2], outcomes={(1, LOSSES[1], seed): "planned" for seed in range(3)})
+    (wide,) = results(two)
+    assert "the comparisons of a block (dataset, model, strategy) (A, m1: 3; A, m2: 2)" in wide.caption
+    by_strategy = results(two, rows="model", columns="strategy")
+    shown = [table.caption for table in by_strategy if "Dunnett" in table.caption]
+    assert len(shown) == 3
+    assert all("(A, m1: 3; A, m2: 2)" in caption for caption in shown)
+
+
+def test_hours_are_means_over_the_runs_that_used_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = simulate({"ce": 0.0, "a": 0.0, "b": 0.0})
+    spent = {"ce": [(2.0, 0.0)] * 3, "a": [(3.0, 0.0), (0.0, 40.0), (0.0, 60.0)], "b": [(0.0, 0.0)] * 3}
+    monkeypatch.setattr(study, "hours", lambda run: spent[run.loss][run.seed])
+    (table,) = results(study)
+    assert [cell.value for cell in column(table, "GPU h/run").values()] == [2.0, 3.0, None]
+    assert [cell.value for cell in column(table, "CPU h/run").values()] == [None, 50.0, None]
+    assert [cell.text for cell in column(table, "CPU h/run").values()] == ["–", "50.0", "–"]
+
+
+@pytest.mark.parametrize("confidence", [0.975, 0.999])
+def test_the_confidence_that_was_asked_for_is_the_one_that_is_named(confidence: float) -> None:
+    (table,) = results(simulate(options=Options(confidence=confidence)))
+    said = f"{100 * confidence:g}%"
+    assert f"with its {said} interval" in table.caption
+    assert all(said in note for mark, note in table.notes if mark == MAY_BE_BEST)
 
 
 def test_warnings_and_notes_stand_below() -> None:
@@ -196,6 +327,14 @@ def test_without_a_baseline_there_are_means_and_no_effects() -> None:
     assert table.rows[0][2] == Cell("–", muted=True)
     assert [cell.underline for cell in column(table, "mIoU (%)").values()].index(True) == 1 + int(means.argmax())
     assert whole_notes(table) == ["No Δ: No run of the baseline ce is finished."]
+
+
+def test_a_block_without_any_result() -> None:
+    study = simulate(outcomes={(0, loss, seed): "failed diverged" for loss in LOSSES for seed in range(3)})
+    (table,) = results(study)
+    assert [cell.text for cell in column(table, "seeds").values()] == ["0 of 3"] * 4
+    assert [cell.text for cell in column(table, "mIoU (%)").values()] == ["–"] * 4
+    assert not any(cell.underline or cell.bold for row in table.rows for cell in row)
 
 
 def test_a_metric_that_is_undefined_in_one_run() -> None:

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prove.report.figures.effects_map import Kind, maps
+from prove.report.figures.effects_map import Entries, Kind, maps
 from prove.report.figures.picture import Made
 from prove.report.study import Block, Measure, Study
+from prove.report.views.domains import by_condition, count_condition
 
 
 def make(study: Study, measure: Measure) -> Made:
     """The map of each block; conditions from the most to the fewest images."""
 
     def images(block: Block) -> Mapping[str, float]:
-        return _images(study, block)
+        names = study.names("condition", block)
+        counts = {name: count_condition(study, block, Measure(measure.metric, "condition", name)) for name in names}
+        return {name: float(count) for name, count in counts.items() if count is not None}
+
+    def entries(block: Block) -> Entries:
+        return by_condition(study, block, measure.metric, study.names("condition", block))
 
     kind = Kind("conditions", "condition", "condition", "conditions", "images")
-    return maps(study, Measure(measure.metric), kind, images)
-
-
-def _images(study: Study, block: Block) -> dict[str, float]:
-    """Condition -> validation images, as the last validation of the block's first run says."""
-    for run in list(block.runs.values())[:1]:
-        for _, payload in reversed(study.curve(run, "val")):
-            counts = {name: each.get("images") for name, each in (payload.get("conditions") or {}).items()}
-            if counts and all(count is not None for count in counts.values()):
-                return {name: float(count) for name, count in counts.items()}
-    return {}
+    return maps(study, Measure(measure.metric), kind, images, entries)

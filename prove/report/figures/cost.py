@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from prove.report.figures import FIGURES
@@ -15,6 +17,8 @@ from prove.report.figures.legend import grid, legend, legend_height
 from prove.report.figures.picture import Made, Picture, Undrawn
 from prove.report.figures.style import INK, MUTED, NARROW, WIDE, Look, clean, fit, looks, named
 from prove.report.study import Block, BlockKey, Measure, Study
+from prove.report.views.footnotes import mixed_runs, not_comparable
+from prove.report.views.numbers import confidence_text
 
 TITLE = FIGURES["cost"]
 
@@ -34,6 +38,7 @@ class Spot:
         value: mean of the metric over the seeds.
         low, high: its interval; None where there is none.
         best: no other spot of its panel is at least as cheap and better.
+        mixed: how many of its runs are not comparable.
     """
 
     key: BlockKey
@@ -44,6 +49,7 @@ class Spot:
     high: float | None
     seeds: int
     best: bool = False
+    mixed: int = 0
 
 
 def make(study: Study, measure: Measure) -> Made:
@@ -63,8 +69,16 @@ def make(study: Study, measure: Measure) -> Made:
         reason = f"No run has both {named(measure)} and a recorded time of training."
         return [Undrawn("cost", TITLE, reason)]
     panels = {place: frontier(found, measure.higher_is_better) for place, found in spots.items()}
-    losses = [loss for loss in looks(study) if any(spot.loss == loss for found in panels.values() for spot in found)]
     shown = {place: drawn(found) for place, found in list(panels.items())[:MOST_PANELS]}
+    title = f"{named(measure)} against {device} hours"
+    caption = _caption(study, measure, device, len(panels) - len(shown), without, panels)
+    data = tuple(_row(spot, measure, device) for found in panels.values() for spot in found)
+    draw = partial(_figure, study, measure, device, shown)
+    return [Picture("cost", title, caption, _alt(measure, device, shown), draw, data)]
+
+
+def _figure(study: Study, measure: Measure, device: str, shown: Mapping[tuple[str, str], Sequence[Spot]]) -> Figure:
+    losses = [loss for loss in looks(study) if any(spot.loss == loss for found in shown.values() for spot in found)]
     columns = min(len(shown), 3)
     rows = math.ceil(len(shown) / columns)
     page = NARROW if columns == 1 and len(losses) <= 8 else WIDE
@@ -85,10 +99,7 @@ def make(study: Study, measure: Measure) -> Made:
     for row in axes:
         row[0].set_ylabel(f"{fit(named(measure), 1.4)} (%)")
     legend(figure, losses, styles, markers=True, lines=False)
-    title = f"{named(measure)} against {device} hours"
-    caption = _caption(study, measure, device, len(panels) - len(shown), without, panels)
-    data = tuple(_row(spot, measure, device) for found in panels.values() for spot in found)
-    return [Picture("cost", title, caption, _alt(measure, device, shown), figure, data)]
+    return figure
 
 
 def _spots(study: Study, block: Block, measure: Measure, hours: Mapping[int, float]) -> tuple[list[Spot], int]:
@@ -105,7 +116,7 @@ def _spots(study: Study, block: Block, measure: Measure, hours: Mapping[int, flo
             arm = arms.get(loss)
             low, high = (arm.low, arm.high) if arm is not None and arm.seeds == len(there) else (None, None)
             mean = (float(np.mean([times[at] for at in there])), float(np.mean(values[row, there])))
-            made.append(Spot(block.key, loss, *mean, low, high, len(there)))
+            made.append(Spot(block.key, loss, *mean, low, high, len(there), mixed=mixed_runs([block], [loss])))
     return made, unknown
 
 
@@ -134,13 +145,15 @@ def _panel(axes: Axes, spots: Sequence[Spot], styles: Mapping[str, Look], per_ho
         drawstyle="steps-post", zorder=1,
     )  # fmt: skip
     crowded = len(spots) > MOST_WITH_INTERVALS
-    for spot in spots:
-        color = styles[spot.loss].color
-        if spot.low is not None and spot.high is not None and not crowded:
-            axes.plot([spot.hours] * 2, [spot.low, spot.high], color=color, linewidth=0.9, alpha=0.75, zorder=2)
+    for loss in dict.fromkeys(spot.loss for spot in spots):
+        look, own = styles[loss], [spot for spot in spots if spot.loss == loss]
+        for spot in own:
+            if spot.low is not None and spot.high is not None and not crowded:
+                ends = [spot.low, spot.high]
+                axes.plot([spot.hours] * 2, ends, color=look.color, linewidth=0.9, alpha=0.75, zorder=2)
         axes.plot(
-            [spot.hours], [spot.value], marker=styles[spot.loss].marker, color=color, markersize=3.5 if crowded else 5,
-            linestyle="", zorder=3,
+            [spot.hours for spot in own], [spot.value for spot in own], marker=look.marker, color=look.color,
+            markersize=3.5 if crowded else 5, linestyle="", zorder=3,
         )  # fmt: skip
     hours = [spot.hours for spot in spots]
     if max(hours) > 8 * min(hours):
@@ -189,7 +202,7 @@ def _caption(
         parts.append("No run had a GPU: it is the time of training on a CPU.")
     few = [found for found in panels.values() if len(found) <= MOST_WITH_INTERVALS]
     if any(spot.low is not None for found in few for spot in found):
-        parts.append(f"Lines: {100 * study.options.confidence:g}% intervals of the mean.")
+        parts.append(f"Lines: {confidence_text(study.options.confidence)} intervals of the mean.")
     parts.append("The step line is the frontier: what is below it costs as much or more and is no better.")
     if not measure.higher_is_better:
         parts[-1] = "The step line is the frontier: what is above it costs as much or more and is no better."
@@ -201,7 +214,7 @@ def _caption(
         )
     if undrawn:
         parts.append(f"{undrawn} more datasets or settings are not drawn; the CSV beside the figure has all.")
-    return " ".join(parts)
+    return " ".join(filter(None, [*parts, not_comparable(mixed_runs(study.blocks))]))
 
 
 def _alt(measure: Measure, device: str, panels: Mapping[tuple[str, str], Sequence[Spot]]) -> str:
@@ -221,4 +234,5 @@ def _row(spot: Spot, measure: Measure, device: str) -> dict[str, object]:
         "dataset": key.dataset, "model": key.model, "strategy": key.strategy, "settings": key.settings,
         "loss": spot.loss, "metric": named(measure), "value": spot.value, "low": spot.low, "high": spot.high,
         "device": device, "hours": spot.hours, "seeds": spot.seeds, "frontier": spot.best,
+        "mixed": spot.mixed,
     }  # fmt: skip

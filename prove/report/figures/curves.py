@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from scipy.special import stdtrit
@@ -18,6 +20,8 @@ from prove.report.figures.legend import grid, legend, legend_height
 from prove.report.figures.picture import Made, Picture, Undrawn
 from prove.report.figures.style import FAINT, NARROW, SMALL, TEXT, WIDE, Look, clean, fit, fit_all, looks, named
 from prove.report.study import Block, Measure, Study
+from prove.report.views.footnotes import mixed_runs, not_comparable
+from prove.report.views.numbers import confidence_text
 
 Floats = NDArray[np.float64]
 Points = tuple[tuple[float, float], ...]
@@ -174,27 +178,33 @@ def _together(
     data: tuple[dict[str, object], ...],
     blocks: int,
 ) -> Picture:
+    everything = [curve for found in by_block.values() for curve in found]
+    caption = _caption(study, measure, everything)
+    if blocks > len(by_block):
+        caption += f" {len(by_block)} of {blocks} blocks are drawn."
+    caption = f"{caption} {_mixed(everything)}".rstrip()
+    draw = partial(_columns, study, measure, list(by_block.values()), losses)
+    return Picture("curves", f"Learning curves: {named(measure)}", caption, _alt(measure, everything), draw, data)
+
+
+def _columns(study: Study, measure: Measure, blocks: Sequence[Sequence[Curve]], losses: Sequence[str]) -> Figure:
     """A column per block: validation above, training loss below."""
     styles = looks(study)
-    page = NARROW if len(by_block) == 1 else WIDE
-    figure, axes = grid(page, 3.6 + legend_height(losses, page), 2, len(by_block))
-    for column, found in enumerate(by_block.values()):
+    page = NARROW if len(blocks) == 1 else WIDE
+    figure, axes = grid(page, 3.6 + legend_height(losses, page), 2, len(blocks))
+    for column, found in enumerate(blocks):
         above, below = axes[0][column], axes[1][column]
         for loss in losses:
             own = [curve for curve in found if curve.loss == loss]
             _draw(above, [curve.validation for curve in own], styles[loss], study.options.confidence, dots=True)
             _draw(below, [curve.training for curve in own], styles[loss], study.options.confidence, dots=False)
         _finish(above, below)
-        if len(by_block) > 1:
-            above.set_title(fit(str(found[0].block.key), page / len(by_block) - 0.6))
+        if len(blocks) > 1:
+            above.set_title(fit(str(found[0].block.key), page / len(blocks) - 0.6))
     axes[0][0].set_ylabel(f"{fit(named(measure), 1.2)} (%)")
     axes[1][0].set_ylabel("Training loss")
     legend(figure, losses, styles, markers=True, lines=True)
-    everything = [curve for found in by_block.values() for curve in found]
-    caption = _caption(study, measure, everything)
-    if blocks > len(by_block):
-        caption += f" {len(by_block)} of {blocks} blocks are drawn."
-    return Picture("curves", f"Learning curves: {named(measure)}", caption, _alt(measure, everything), figure, data)
+    return figure
 
 
 def _apart(
@@ -205,10 +215,18 @@ def _apart(
     data: tuple[dict[str, object], ...],
     name: str,
 ) -> Picture:
-    """A plot per loss, all others behind it in grey; validation alone."""
-    styles = looks(study)
     there = [loss for loss in losses if any(curve.loss == loss and curve.validation for curve in found)][:MOST_APART]
-    columns = 4
+    caption = f"{named(measure)} on the validation images; {_how(study, found)}. Grey: the means of all other losses."
+    if len(losses) > len(there):
+        caption += f" {len(there)} of {len(losses)} losses are drawn."
+    caption = f"{caption} {_mixed(found)}".rstrip()
+    title = f"Learning curves: {named(measure)}, {clean(str(found[0].block.key))}"
+    return Picture(name, title, caption, _alt(measure, found), partial(_plots, study, measure, found, there), data)
+
+
+def _plots(study: Study, measure: Measure, found: Sequence[Curve], there: Sequence[str]) -> Figure:
+    """A plot per loss, all others behind it in grey; validation alone."""
+    styles, columns = looks(study), 4
     rows = max(1, math.ceil(len(there) / columns))
     figure, axes = grid(WIDE, 0.3 + 1.25 * rows, rows, columns)
     flat = [each for row in axes for each in row]
@@ -227,11 +245,7 @@ def _apart(
         plot.set_visible(False)
     figure.supylabel(f"{fit(named(measure), 3)} (%)", size=TEXT)
     figure.supxlabel("Iteration", size=TEXT)
-    caption = f"{named(measure)} on the validation images; {_how(study, found)}. Grey: the means of all other losses."
-    if len(losses) > len(there):
-        caption += f" {len(there)} of {len(losses)} losses are drawn."
-    place = clean(str(found[0].block.key))
-    return Picture(name, f"Learning curves: {named(measure)}, {place}", caption, _alt(measure, found), figure, data)
+    return figure
 
 
 def _draw(axes: Axes, curves: Sequence[Points], look: Look, confidence: float, *, dots: bool) -> None:
@@ -269,7 +283,7 @@ def _finish(above: Axes, below: Axes) -> None:
 
 def _how(study: Study, curves: Sequence[Curve]) -> str:
     seeds = max(sum(c.loss == curve.loss and c.block is curve.block for c in curves) for curve in curves)
-    percent = f"{100 * study.options.confidence:g}%"
+    percent = confidence_text(study.options.confidence)
     if seeds <= MOST_LINES:
         return "one line per seed"
     return f"mean over up to {seeds} seeds with its {percent} t interval"
@@ -281,6 +295,10 @@ def _caption(study: Study, measure: Measure, curves: Sequence[Curve]) -> str:
         f"training around each point); {_how(study, curves)}. Training losses of different objectives have different "
         "scales: only their shapes can be compared."
     )
+
+
+def _mixed(curves: Sequence[Curve]) -> str:
+    return not_comparable(mixed_runs({curve.block.key: curve.block for curve in curves}.values()))
 
 
 def _alt(measure: Measure, curves: Sequence[Curve]) -> str:
@@ -298,6 +316,7 @@ def _data(curves: Sequence[Curve], measure: Measure) -> tuple[dict[str, object],
             "dataset": curve.block.key.dataset, "model": curve.block.key.model, "strategy": curve.block.key.strategy,
             "settings": curve.block.key.settings, "loss": curve.loss, "seed": curve.seed, "curve": name,
             "iteration": int(at), "value": value,
+            "mixed": int(curve.block.runs[curve.loss, curve.seed].key in curve.block.mixed),
         }
         for curve in curves
         for name, points in ((named(measure), curve.validation), ("training loss, smoothed", curve.training))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path
+from matplotlib.transforms import Bbox, BboxTransformTo
 from numpy.typing import NDArray
 
 from prove.report.figures import FIGURES
@@ -36,18 +39,18 @@ from prove.report.figures.style import (
     width,
 )  # fmt: skip
 from prove.report.study import Block, Measure, Study
-from prove.stats.multiplicity import benjamini_hochberg
+from prove.report.views.classes import q_values
+from prove.report.views.domains import FEWEST_IMAGES
+from prove.report.views.entries import Entry
+from prove.report.views.footnotes import mixed_runs, not_comparable
 
 Floats = NDArray[np.float64]
 
-MOST_BLOCKS = 6
-"""Maps that are drawn, one per block."""
+MOST_BLOCKS, SOME_BLOCKS = 6, 3
+"""Maps that are drawn, one per block: of all blocks up to the most, else of some."""
 
 MOST_PARTS = 56
 """Rows of a map that a page holds."""
-
-FALSE_DISCOVERIES = 0.05
-"""Share of false findings among those that are coloured."""
 
 ROW = 0.168
 """Height of a row in inches."""
@@ -78,6 +81,7 @@ class Map:
     Attributes:
         parts: P of them, losses: L.
         delta, p, q: ``[P, L]``, NaN where there is none.
+        alpha: share of false findings among those that are coloured, at most.
         amount: share of the labelled pixels in percent, or images, by part; empty where unknown.
         unseen: parts without a number for any loss.
     """
@@ -88,27 +92,40 @@ class Map:
     delta: Floats
     p: Floats
     q: Floats
+    alpha: float
     amount: Mapping[str, float]
     unseen: tuple[str, ...]
 
     @property
     def found(self) -> NDArray[np.bool_]:
         """Which effects stand out."""
-        return np.isfinite(self.q) & (self.q < FALSE_DISCOVERIES)
+        return np.isfinite(self.q) & (self.q < self.alpha)
 
 
-def maps(study: Study, measure: Measure, kind: Kind, amount: Callable[[Block], Mapping[str, float]]) -> Made:
+Entries = Mapping[str, Sequence[Entry]]
+"""Part → every loss of a block."""
+
+
+def maps(
+    study: Study,
+    measure: Measure,
+    kind: Kind,
+    amount: Callable[[Block], Mapping[str, float]],
+    entries: Callable[[Block], Entries],
+) -> Made:
     """The maps of a study, one per block, or why there is none.
 
     Args:
         measure: of any scope; its metric is taken.
         amount: how much there is of each part of a block; empty where unknown.
+        entries: the parts of a block.
     """
     title = FIGURES[kind.figure]
     with_baseline = [block for block in study.blocks if block.baseline is not None and len(block.losses) > 1]
     if not with_baseline:
         return [Undrawn(kind.figure, title, "No block has a loss beside a finished run of the baseline.")]
-    compared = [_compared(study, measure, kind, block, amount(block)) for block in with_baseline[:MOST_BLOCKS]]
+    chosen = with_baseline if len(with_baseline) <= MOST_BLOCKS else with_baseline[:SOME_BLOCKS]
+    compared = [_compared(block, entries(block), amount(block), 1 - study.options.confidence) for block in chosen]
     drawn = [each for each in compared if each.parts]
     if not drawn:
         return [Undrawn(kind.figure, title, f"No loss has {measure.metric} by {kind.one} at a seed of the baseline's.")]
@@ -117,30 +134,27 @@ def maps(study: Study, measure: Measure, kind: Kind, amount: Callable[[Block], M
         Picture(
             name=f"{kind.figure}-{number}" if several else kind.figure,
             title=f"Effect on {measure.metric} by {kind.one}: {clean(str(each.block.key))}",
-            caption=_caption(study, measure, kind, each, len(with_baseline) - len(compared)),
+            caption=_caption(measure, kind, each, len(with_baseline) - len(compared)),
             alt=_alt(measure, kind, each),
-            figure=_figure(study, measure, kind, each),
+            draw=partial(_figure, measure, kind, each),
             data=_data(measure, kind, each),
         )
         for number, each in enumerate(drawn, 1)
     ]
 
 
-def _compared(study: Study, measure: Measure, kind: Kind, block: Block, amount: Mapping[str, float]) -> Map:
-    names = study.names(kind.scope, block)
+def _compared(block: Block, found: Entries, amount: Mapping[str, float], alpha: float) -> Map:
+    names = list(found)
     losses = tuple(loss for loss in block.losses if loss != block.baseline)
-    delta, p = np.full((2, len(names), len(losses)), np.nan)
+    adjusted = q_values(found)
+    delta, p, q = np.full((3, len(names), len(losses)), np.nan)
     for row, name in enumerate(names):
-        result = study.compare(block, replace(measure, scope=kind.scope, name=name))
-        for effect in result.effects:
-            column = losses.index(effect.loss)
-            delta[row, column] = effect.delta
-            if effect.p is not None and effect.basis.startswith("seeds"):
-                p[row, column] = effect.p
-    q = np.full_like(p, np.nan)
-    known = np.isfinite(p)
-    if known.any():
-        q[known] = benjamini_hochberg(p[known])
+        for entry in found[name]:
+            if entry.effect is not None:
+                at = row, losses.index(entry.loss)
+                delta[at] = entry.effect.delta
+                if (name, entry.loss) in adjusted:
+                    p[at], q[at] = entry.effect.p, adjusted[name, entry.loss]
     rows = [row for row in range(len(names)) if np.isfinite(delta[row]).any()]
     if amount:
         rows.sort(key=lambda row: -amount.get(names[row], 0.0))
@@ -152,12 +166,13 @@ def _compared(study: Study, measure: Measure, kind: Kind, block: Block, amount: 
         delta=delta[rows][:, there],
         p=p[rows][:, there],
         q=q[rows][:, there],
+        alpha=alpha,
         amount=amount,
         unseen=tuple(name for row, name in enumerate(names) if row not in rows),
     )
 
 
-def _figure(study: Study, measure: Measure, kind: Kind, shown: Map) -> Figure:
+def _figure(measure: Measure, kind: Kind, shown: Map) -> Figure:
     parts = shown.parts[:MOST_PARTS]
     labels = fit_all(parts, 1.6)
     amounts = [_amount(kind, shown, part) for part in parts]
@@ -219,18 +234,26 @@ def _heads(losses: Sequence[str], cell: float) -> tuple[list[str], bool]:
 def _cells(axes: Axes, shown: Map, rows: int, cell: float, scale: float, colors: Colormap) -> None:
     size = SMALL if cell > 0.34 else 5.5 if cell > 0.24 else 0.0
     found, norm = shown.found, Normalize(-scale, scale)
+    grey = []
     for row in range(rows):
         for column in range(len(shown.losses)):
             value, out = shown.delta[row, column], found[row, column]
-            box = (column + 0.02 / cell, row + 0.06)
             if not math.isfinite(value):
                 axes.text(column + 0.5, row + 0.5, "–", size=SMALL, color=MUTED, ha="center", va="center_baseline")
                 continue
-            color = colors(norm(value)) if out else WASH
-            axes.add_patch(Rectangle(box, 1 - 0.04 / cell, 0.88, facecolor=color, linewidth=0))
+            box = Bbox.from_bounds(column + 0.02 / cell, row + 0.06, 1 - 0.04 / cell, 0.88)
+            if out:
+                color = colors(norm(value))
+                axes.add_artist(Rectangle(box.min, box.width, box.height, facecolor=color, linewidth=0, clip_on=False))
+            else:
+                grey.append(Path.unit_rectangle().transformed(BboxTransformTo(box)))
             text = signed(value, 1) if size else ("+" if value > 0 else "−") if out else ""
             ink = (_on(to_rgb(colors(norm(value))[:3]))) if out else MUTED
             axes.text(column + 0.5, row + 0.5, text, size=size or SMALL, color=ink, ha="center", va="center_baseline")
+    if grey:  # one shape: there are hundreds
+        axes.add_artist(
+            PathPatch(Path.make_compound_path(*grey), facecolor=WASH, linewidth=0, zorder=0.9, clip_on=False)
+        )
 
 
 def _on(color: tuple[float, float, float]) -> str:
@@ -261,7 +284,7 @@ def _legend(figure: Figure, frame: Frame, shown: Map, scale: float, colors: Colo
     steps = 41
     for step in range(steps):
         long = 1.6 if step < steps - 1 else 1  # under the next one: no seams
-        axes.add_patch(Rectangle((step, 0), long, 1, facecolor=colors(step / (steps - 1)), linewidth=0))
+        axes.add_artist(Rectangle((step, 0), long, 1, facecolor=colors(step / (steps - 1)), linewidth=0))
     axes.set_xlim(0, steps)
     axes.set_ylim(0, 1)
     axes.axis("off")
@@ -279,7 +302,7 @@ def _legend(figure: Figure, frame: Frame, shown: Map, scale: float, colors: Colo
         transform=figure.transFigure, facecolor=WASH, linewidth=0,
     )  # fmt: skip
     figure.add_artist(swatch)
-    figure.text((x + 0.22) / frame.width, middle, "q ≥ .05", size=SMALL, color=INK, va="center_baseline")
+    figure.text((x + 0.22) / frame.width, middle, f"q ≥ {_alpha(shown)}", size=SMALL, color=INK, va="center_baseline")
 
 
 def _amount(kind: Kind, shown: Map, part: str) -> str:
@@ -291,20 +314,24 @@ def _amount(kind: Kind, shown: Map, part: str) -> str:
     return f"{value:.1f}%" if value >= 0.1 else f"{value:.2f}%" if value >= 0.01 else "<0.01%"
 
 
-def _caption(study: Study, measure: Measure, kind: Kind, shown: Map, other_blocks: int) -> str:
+def _caption(measure: Measure, kind: Kind, shown: Map, other_blocks: int) -> str:
     baseline = clean(str(shown.block.baseline))
     parts = [
         f"Difference in {measure.metric} by {kind.one} from {baseline}, in points, on {clean(str(shown.block.key))}.",
-        f"Coloured: q < .05 (Benjamini–Hochberg over the {np.isfinite(shown.p).sum()} comparisons of this map); "
-        "grey: can't be told from 0. Exploratory.",
+        f"Coloured: q < {_alpha(shown)} (Benjamini–Hochberg over the {np.isfinite(shown.p).sum()} comparisons of this "
+        "map); grey: can't be told from 0. Exploratory.",
     ]
     if not np.isfinite(shown.p).any():
-        parts[1] = "All grey: with one seed no difference can be told from the noise of training."
+        parts[1] = "All grey: no comparison of this map has a p; it takes two seeds or more that differ."
     elif not shown.found.any():
         parts.append("None can be told from 0.")
     if shown.amount:
         what = "labelled pixels of the validation images" if kind.scope == "class" else "validation images"
         parts.append(f"{kind.parts.capitalize()} are sorted by their {what}.")
+    images = shown.amount if kind.scope == "condition" else {}
+    few = [part for part in shown.parts if images.get(part, math.inf) < FEWEST_IMAGES]
+    if few:
+        parts.append(f"Fewer than {FEWEST_IMAGES} images, and so grey: {listed(few, 20)}.")
     if shown.unseen:
         parts.append(f"Without a number: {listed(shown.unseen, 20)}.")
     if len(shown.parts) > MOST_PARTS:
@@ -313,7 +340,11 @@ def _caption(study: Study, measure: Measure, kind: Kind, shown: Map, other_block
         )
     if other_blocks > 0:
         parts.append(f"{other_blocks} other blocks are not drawn.")
-    return " ".join(parts)
+    return " ".join(filter(None, [*parts, not_comparable(mixed_runs([shown.block]))]))
+
+
+def _alpha(shown: Map) -> str:
+    return f"{shown.alpha:.2g}".removeprefix("0")
 
 
 def _alt(measure: Measure, kind: Kind, shown: Map) -> str:
@@ -335,7 +366,7 @@ def _data(measure: Measure, kind: Kind, shown: Map) -> tuple[dict[str, object], 
             "dataset": key.dataset, "model": key.model, "strategy": key.strategy, "settings": key.settings,
             "baseline": shown.block.baseline, "metric": measure.metric, kind.one: part, amount: shown.amount.get(part),
             "loss": loss, "delta": float(shown.delta[row, column]), "p": float(shown.p[row, column]),
-            "q": float(shown.q[row, column]),
+            "q": float(shown.q[row, column]), "mixed": len(shown.block.mixed),
         }
         for row, part in enumerate(shown.parts)
         for column, loss in enumerate(shown.losses)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,10 +29,14 @@ from prove.report.figures.style import (
     listed,
     looks,
     named,
-    signed,
     widest,
 )  # fmt: skip
+from prove.report.figures.words import common_name, why_no_verdict
 from prove.report.study import Block, Measure, Study
+from prove.report.views.about import MODELLED
+from prove.report.views.entries import entries
+from prove.report.views.footnotes import mixed_runs, not_comparable
+from prove.report.views.numbers import confidence_text, decimals, half_width, interval, signed
 from prove.stats.effects import Effect, PooledEffect, Verdict
 
 TITLE = FIGURES["forest"]
@@ -67,16 +72,15 @@ def make(study: Study, measure: Measure) -> Made:
     if not blocks:
         return [Undrawn("forest", TITLE, _why_none(study))]
     compared = [(block, study.compare(block, measure).effects) for block in blocks]
-    pooled = {each.loss: each for each in study.pooled(measure)}
+    pooled = {each.loss: each for each in study.pooled(measure) if each.blocks > 1}
     data = _data(study, compared, pooled)
     rows, left_out = _rows(compared, pooled)
     if not any(_is_number(row.effect.delta) for row in rows if row.effect is not None):
         reason = f"No loss has a seed in common with the baseline at which both have a number for {named(measure)}."
         return [Undrawn("forest", TITLE, reason)]
-    figure = _figure(study, measure, rows)
     title = f"Effect on {named(measure)} against {clean(study.options.baseline)}"
     caption = _caption(study, measure, compared, pooled, left_out)
-    return [Picture("forest", title, caption, _alt(measure, rows), figure, data)]
+    return [Picture("forest", title, caption, _alt(measure, rows), partial(_figure, study, measure, rows), data)]
 
 
 def _why_none(study: Study) -> str:
@@ -97,12 +101,17 @@ def _rows(
     """The rows from top to bottom, and how many blocks are not among them."""
     if len(compared) == 1:
         return [Row(effect.loss, effect.loss, effect) for effect in compared[0][1]][:MOST_ROWS], 0
-    losses = list(dict.fromkeys(effect.loss for _, effects in compared for effect in effects))
+    losses = list(dict.fromkeys(common_name(effect.loss) for _, effects in compared for effect in effects))
     room = max(MOST_ROWS // len(losses) - 2, 0)
     kept = compared[: room if room >= 2 or not pooled else 0] if len(compared) > room else compared
     rows: list[Row] = []
     for loss in losses:
-        own = [Row(str(block.key), loss, each) for block, effects in kept for each in effects if each.loss == loss]
+        own = [
+            Row(str(block.key), each.loss, each)
+            for block, effects in kept
+            for each in effects
+            if common_name(each.loss) == loss
+        ]
         if loss in pooled:
             own.append(Row(f"pooled, {pooled[loss].blocks} blocks", loss, pooled[loss]))
         if own:
@@ -111,7 +120,8 @@ def _rows(
 
 
 def _figure(study: Study, measure: Measure, rows: Sequence[Row]) -> Figure:
-    numbers = [_numbers(row.effect) for row in rows if row.effect is not None]
+    places = _places(rows)
+    numbers = [_numbers(row.effect, places) for row in rows if row.effect is not None]
     verdicts = [_verdict(row.effect) for row in rows if row.effect is not None]
     left = min(max(widest([clean(row.label) for row in rows]) + 0.12, 0.8), LABELS + 0.12)
     first, second = widest(numbers, SMALL) + 0.14, max(widest(verdicts, SMALL), 0.4)
@@ -137,7 +147,7 @@ def _figure(study: Study, measure: Measure, rows: Sequence[Row]) -> Figure:
         _mark(axes, middle, row.effect, style[row.loss], (limit_low, limit_high))
         weight = "bold" if row.effect.verdict is Verdict.BETTER else "normal"
         right = frame.left + frame.inner_width + 0.14
-        _text(frame, figure, right, middle, _numbers(row.effect), weight, SMALL)
+        _text(frame, figure, right, middle, _numbers(row.effect, places), weight, SMALL)
         _text(frame, figure, right + first, middle, _verdict(row.effect), weight, SMALL, MUTED)
     axes.spines["left"].set_visible(False)
     axes.set_yticks([])
@@ -193,18 +203,24 @@ def _limits(effects: Sequence[Effect | PooledEffect | None], smallest: float) ->
     return low - spare, high + spare
 
 
-def _numbers(effect: Effect | PooledEffect) -> str:
+def _places(rows: Sequence[Row]) -> int:
+    """Decimals of all numbers, by their intervals."""
+    return decimals(half_width(row.effect.low, row.effect.high) for row in rows if row.effect is not None)
+
+
+def _numbers(effect: Effect | PooledEffect, places: int) -> str:
     if not _is_number(effect.delta):
         return "no pair of seeds"
-    if effect.low is None or effect.high is None:
-        return f"{signed(effect.delta)} [no interval]"
-    return f"{signed(effect.delta)} [{signed(effect.low)}, {signed(effect.high)}]"
+    bounds = interval(effect.low, effect.high, places) or "[no interval]"
+    return f"{signed(effect.delta, places)} {bounds}".replace("-", "−")
 
 
 def _verdict(effect: Effect | PooledEffect) -> str:
     if not _is_number(effect.delta):
         return ""
-    return "one seed" if effect.verdict is Verdict.NO_VERDICT else str(effect.verdict)
+    if effect.verdict is Verdict.NO_VERDICT and isinstance(effect, Effect):
+        return why_no_verdict(effect) or str(effect.verdict)
+    return str(effect.verdict)
 
 
 def _data(
@@ -215,7 +231,7 @@ def _data(
             "dataset": block.key.dataset, "model": block.key.model, "strategy": block.key.strategy,
             "settings": block.key.settings, "baseline": block.baseline, "loss": each.loss, "kind": "block",
             "delta": each.delta, "low": each.low, "high": each.high, "p": each.p, "p_adjusted": each.p_adjusted,
-            "count": each.seeds, "basis": each.basis, "verdict": str(each.verdict),
+            "count": each.seeds, "basis": each.basis, "verdict": str(each.verdict), "mixed": len(block.mixed),
         }
         for block, effects in compared
         for each in effects
@@ -225,6 +241,7 @@ def _data(
             "dataset": "", "model": "", "strategy": "", "settings": "", "baseline": study.options.baseline,
             "loss": each.loss, "kind": "pooled", "delta": each.delta, "low": each.low, "high": each.high, "p": each.p,
             "p_adjusted": each.p_adjusted, "count": each.blocks, "basis": "blocks", "verdict": str(each.verdict),
+            "mixed": mixed_runs(block for block, _ in compared),
         }
         for each in pooled.values()
     ]  # fmt: skip
@@ -238,16 +255,22 @@ def _caption(
     pooled: dict[str, PooledEffect],
     left_out: int,
 ) -> str:
-    percent = f"{100 * study.options.confidence:g}%"
+    percent = confidence_text(study.options.confidence)
     first, effects = compared[0][0], [effect for _, effects in compared for effect in effects]
     place = f" on {clean(str(first.key))}" if len(compared) == 1 else f" in {len(compared)} blocks"
     baseline = clean(study.options.baseline)
-    parts = [f"Difference in {named(measure)} between each loss and {baseline}{place}, paired by seed."]
+    modelled = any(entry.is_modelled for block, _ in compared for entry in entries(study, block, measure))
+    paired = "" if modelled else ", paired by seed"
+    parts = [f"Difference (Δ) in {named(measure)} between each loss and {baseline}{place}{paired}."]
+    if modelled:
+        parts.append(MODELLED)
     if any(effect.basis.startswith("seeds") for effect in effects):
         parts.append(f"Lines are {percent} intervals that hold for all comparisons of a block at once (Dunnett).")
-    if any(effect.basis == "images" for effect in effects):
+    from_images = {why_no_verdict(effect) for effect in effects if effect.basis == "images"}
+    if from_images:
+        whence = " or ".join(text for name, text in _WHENCE.items() if name in from_images)
         parts.append(
-            "Dashed lines come from one seed: they resample the images and are about these checkpoints only, so that "
+            f"Dashed lines come from {whence}: they resample the images and are about these checkpoints only, so that "
             "no verdict is given."
         )
     if any(effect.low is None and _is_number(effect.delta) for effect in effects):
@@ -266,14 +289,17 @@ def _caption(
     without = [str(block.key) for block in study.blocks if block.baseline is None]
     if without:
         parts.append(f"Without a baseline and so not compared: {listed(without)}.")
-    return " ".join(parts)
+    return " ".join(filter(None, [*parts, not_comparable(mixed_runs(block for block, _ in compared))]))
+
+
+_WHENCE = {"one seed": "one seed", "seeds alike": "seeds that gave the same numbers"}
 
 
 def _alt(measure: Measure, rows: Sequence[Row]) -> str:
-    said = []
+    said, places = [], _places(rows)
     for row in rows[:12]:
         if row.effect is not None and _is_number(row.effect.delta):
             name = row.loss if row.label == row.loss else f"{row.loss}, {row.label}"
-            said.append(f"{clean(name)}: {_numbers(row.effect)} {_verdict(row.effect)}".strip())
+            said.append(f"{clean(name)}: {_numbers(row.effect, places)} {_verdict(row.effect)}".strip())
     more = "; and others" if len(rows) > 12 else ""
     return f"Forest plot of differences in {named(measure)}. " + "; ".join(said) + more + "."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO, StringIO
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from prove.report.figures import Drawn
 from prove.report.figures.inline import svg
 from prove.report.figures.style import house_style
+from prove.report.render.csv_records import harmless
 from prove.rundir import write_atomically
 
 _METADATA: Mapping[str, dict[str, Any]] = {
@@ -27,14 +28,16 @@ _METADATA: Mapping[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A figure that could be drawn.
+    """A figure that can be drawn.
+
+    It is drawn when it is written or put into a page, and not kept: a report has dozens, each of many megabytes.
 
     Attributes:
         name: of its files: letters, digits and dashes.
         title: one line.
         caption: how to read it.
         alt: what it shows, for who can't see it.
-        figure: as matplotlib has it.
+        draw: makes it.
         data: what it shows, unrounded: flat mappings with the same keys.
     """
 
@@ -42,8 +45,14 @@ class Picture:
     title: str
     caption: str
     alt: str
-    figure: Figure
+    draw: Callable[[], Figure]
     data: tuple[Mapping[str, Any], ...]
+
+    @property
+    def figure(self) -> Figure:
+        """As matplotlib has it; a new one each time."""
+        with house_style():
+            return self.draw()
 
     @cached_property
     def svg(self) -> str:
@@ -52,26 +61,21 @@ class Picture:
 
     @property
     def csv(self) -> str:
-        """Its data; an empty field where there is no number."""
+        """Its data; an empty field where there is no number.
+
+        A text that a spreadsheet would take for a formula, such as a class named ``=1+1``, has a ``'`` before it;
+        a carriage return, which `csv` would not quote, is a line feed.
+        """
         text = StringIO()
         writer = csv.DictWriter(text, list(self.data[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: _plain(value) for name, value in row.items()} for row in self.data)
         return text.getvalue()
 
-    def bytes(self, extension: str) -> bytes:
-        """The figure as a ``pdf``, ``svg`` or ``png`` file, at 300 pixels per inch."""
-        buffer = BytesIO()
-        metadata = dict(_METADATA[extension])
-        if extension != "png":
-            metadata["Title"] = self.title
-        with house_style():
-            self.figure.savefig(buffer, format=extension, metadata=metadata)
-        return buffer.getvalue()
-
     def write(self, folder: Path, formats: Sequence[str]) -> Drawn:
-        """Write it in each format and its data beside them."""
-        contents = [(extension, self.bytes(extension)) for extension in formats]
+        """Write it in each format, at 300 pixels per inch, and its data beside them."""
+        figure = self.figure
+        contents = [(extension, _bytes(figure, extension, self.title)) for extension in formats]
         files = []
         for extension, content in (*contents, ("csv", self.csv.encode())):
             path = folder / f"{self.name}.{extension}"
@@ -102,6 +106,16 @@ Made = list[Picture | Undrawn]
 """What a figure's module makes: one picture or several, or the reason for none."""
 
 
+def _bytes(figure: Figure, extension: str, title: str) -> bytes:
+    buffer = BytesIO()
+    metadata = dict(_METADATA[extension])
+    if extension != "png":
+        metadata["Title"] = title
+    with house_style():
+        figure.savefig(buffer, format=extension, metadata=metadata)
+    return buffer.getvalue()
+
+
 def _write(path: Path, content: bytes) -> None:
     write_atomically(path, lambda file: file.write(content), lasting=False)
 
@@ -109,4 +123,6 @@ def _write(path: Path, content: bytes) -> None:
 def _plain(value: Any) -> Any:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
+    if isinstance(value, str):
+        return harmless(value).replace("\r", "\n")
     return repr(float(value)) if isinstance(value, float) else value

@@ -4,6 +4,7 @@ baseline."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +18,7 @@ from prove.report.figures.picture import Made, Picture, Undrawn
 from prove.report.figures.prediction_maps import IGNORED, Labels, Pixels, Scene, scene
 from prove.report.figures.style import MUTED, SMALL, TALLEST, WASH, WIDE, clean, fit, listed
 from prove.report.study import Measure, Study
+from prove.report.views.footnotes import mixed_runs, not_comparable
 
 TITLE = FIGURES["predictions"]
 
@@ -52,7 +54,7 @@ def make(study: Study, measure: Measure) -> Made:
             title=f"Predictions on one validation image: {clean(str(each.block.key))}",
             caption=_caption(each),
             alt=_alt(each),
-            figure=_figure(each),
+            draw=partial(_figure, each),
             data=_data(each),
         )
         for number, each in enumerate(scenes, 1)
@@ -216,7 +218,7 @@ def _caption(shown: Scene) -> str:
         parts.append(f"Without predictions at this seed: {listed(without)}.")
     if len(shown.predicted) > MOST_LOSSES:
         parts.append(f"{MOST_LOSSES} of {len(shown.predicted)} losses are drawn; the CSV beside the figure has all.")
-    return " ".join(parts)
+    return " ".join(filter(None, [*parts, not_comparable(mixed_runs([shown.block]))]))
 
 
 def _alt(shown: Scene) -> str:
@@ -238,5 +240,6 @@ def _data(shown: Scene) -> tuple[dict[str, object], ...]:
             "image": shown.name, "condition": shown.condition, "seed": shown.seed, "loss": loss,
             "labelled_pixels": int(shown.labelled.sum()), "wrong_pixels": int(_wrong(shown, predicted).sum()),
             "mended_pixels": counts[0], "broken_pixels": counts[1], "both_wrong_pixels": counts[2],
+            "mixed": int(shown.block.runs[loss, shown.seed].key in shown.block.mixed),
         })  # fmt: skip
     return tuple(rows)

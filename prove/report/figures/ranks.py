@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -29,7 +30,10 @@ from prove.report.figures.style import (
     named,
     widest,
 )
-from prove.report.study import Measure, Study
+from prove.report.figures.words import common_name
+from prove.report.study import Block, Measure, Study
+from prove.report.views.footnotes import mixed_runs, not_comparable
+from prove.report.views.numbers import confidence_text
 from prove.stats.effects import BlockResult
 from prove.stats.ranks import FEWEST_BLOCKS, CriticalDifference, block_ranks, critical_difference, rank
 
@@ -55,7 +59,7 @@ class Ranked:
 
 def make(study: Study, measure: Measure) -> Made:
     """The ranks of a study's losses, or why there are none."""
-    results = [study.compare(block, measure) for block in study.blocks if block.baseline is not None]
+    results = [study.compare(block, measure) for block in _ranked(study)]
     if len(results) < 2:
         reason = "Ranks compare losses over several blocks (datasets, models); "
         reason += "there is one." if results else "none has a finished run of the baseline."
@@ -65,13 +69,17 @@ def make(study: Study, measure: Measure) -> Made:
     if critical is not None:
         return [_diagram(study, measure, losses, critical)]
     rows = [Ranked(each.loss, each.mean_rank, each.rank_low, each.rank_high) for each in study.pooled(measure)]
-    rows = [row for row in (*rows, *_baseline(study, results)) if np.isfinite(row.mean)]
+    rows = [row for row in (*rows, *_baseline(results)) if np.isfinite(row.mean)]
     if len(rows) < 2:
         return [Undrawn("ranks", TITLE, f"No two losses have {named(measure)} in the same blocks.")]
     return [_intervals(study, measure, sorted(rows, key=lambda row: row.mean), len(results))]
 
 
-def _baseline(study: Study, results: Sequence[BlockResult]) -> list[Ranked]:
+def _ranked(study: Study) -> list[Block]:
+    return [block for block in study.blocks if block.baseline is not None]
+
+
+def _baseline(results: Sequence[BlockResult]) -> list[Ranked]:
     """The baseline's mean rank: it is what the others are pooled against and has no interval of its own."""
     ranks = []
     for result in results:
@@ -79,18 +87,19 @@ def _baseline(study: Study, results: Sequence[BlockResult]) -> list[Ranked]:
         found = rank(means, higher_is_better=result.higher_is_better)
         ranks += [each for each, arm in zip(found, result.arms, strict=True) if arm.loss == result.baseline]
     known = [each for each in ranks if np.isfinite(each)]
-    return [Ranked(study.options.baseline, float(np.mean(known)), None, None)] if known else []
+    return [Ranked(common_name(results[0].baseline), float(np.mean(known)), None, None)] if known else []
 
 
 def _intervals(study: Study, measure: Measure, rows: Sequence[Ranked], blocks: int) -> Picture:
     """A row per loss: its mean rank and the interval of it."""
-    percent = f"{100 * study.options.confidence:g}%"
+    percent = confidence_text(study.options.confidence)
     caption = (
         f"Mean rank of each loss by {named(measure)} over up to {blocks} blocks (1 is best, ties share) with its "
         f"{percent} interval. A critical difference needs {FEWEST_BLOCKS} blocks that have all losses."
     )
-    figure = _rows(study, rows)
-    return Picture("ranks", _title(measure), caption, _alt(rows), figure, _data(measure, rows, None, blocks))
+    caption = f"{caption} {not_comparable(mixed_runs(_ranked(study)))}".rstrip()
+    data = _data(study, measure, rows, None, blocks)
+    return Picture("ranks", _title(measure), caption, _alt(rows), partial(_rows, study, rows), data)
 
 
 def _rows(study: Study, rows: Sequence[Ranked]) -> Figure:
@@ -128,18 +137,20 @@ def _diagram(study: Study, measure: Measure, losses: Sequence[str], critical: Cr
     order = sorted(range(len(losses)), key=lambda at: critical.mean_ranks[at])
     rows = [Ranked(losses[at], critical.mean_ranks[at], None, None) for at in order]
     groups = [(order.index(group[0]), order.index(group[-1])) for group in critical.groups]
-    figure = _hanging(looks(study), rows, groups, critical.critical)
     caption = (
         f"Mean rank of each loss by {named(measure)} over {critical.blocks} blocks (1 is best, ties share). Losses "
         f"joined by a bar differ by less than the critical difference of {critical.critical:.2f} (Nemenyi, "
-        f"{100 * study.options.confidence:g}% for all pairs at once). That all rank alike: p = {critical.p:.2g} "
-        "(Friedman)."
+        f"{confidence_text(study.options.confidence)} for all pairs at once). That all rank alike: "
+        f"p = {critical.p:.2g} (Friedman)."
     )
-    missing = [loss for loss in looks(study) if loss not in losses]
+    missing = [loss for loss in dict.fromkeys(loss for block in study.blocks for loss in block.losses)
+               if loss not in losses]  # fmt: skip
     if missing:
         caption += f" Not in every block and so not ranked: {listed(missing)}."
-    data = _data(measure, rows, critical.critical, critical.blocks)
-    return Picture("ranks", _title(measure), caption, _alt(rows), figure, data)
+    caption = f"{caption} {not_comparable(mixed_runs(_ranked(study)))}".rstrip()
+    data = _data(study, measure, rows, critical.critical, critical.blocks)
+    draw = partial(_hanging, looks(study), rows, groups, critical.critical)
+    return Picture("ranks", _title(measure), caption, _alt(rows), draw, data)
 
 
 def _hanging(
@@ -206,12 +217,12 @@ def _alt(rows: Sequence[Ranked]) -> str:
 
 
 def _data(
-    measure: Measure, rows: Sequence[Ranked], distance: float | None, blocks: int
+    study: Study, measure: Measure, rows: Sequence[Ranked], distance: float | None, blocks: int
 ) -> tuple[dict[str, object], ...]:
     return tuple(
         {
             "metric": named(measure), "loss": row.loss, "mean_rank": row.mean, "low": row.low, "high": row.high,
-            "critical_difference": distance, "blocks": blocks,
+            "critical_difference": distance, "blocks": blocks, "mixed": mixed_runs(_ranked(study)),
         }
         for row in rows
     )  # fmt: skip

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from prove.report.figures import FIGURES
@@ -16,6 +18,7 @@ from prove.report.figures.legend import grid, legend, legend_height
 from prove.report.figures.picture import Made, Picture, Undrawn
 from prove.report.figures.style import INK, WIDE, Look, clean, fit, looks
 from prove.report.study import Block, Measure, Study, Trained
+from prove.report.views.footnotes import mixed_runs, not_comparable
 
 TITLE = FIGURES["shares"]
 
@@ -66,20 +69,26 @@ def make(study: Study, measure: Measure) -> Made:
     if not by_block:
         return [Undrawn("shares", TITLE, "No objective has a second term whose share was recorded.")]
     everything = [line for found in by_block.values() for line in found]
+    caption = _caption(everything, len(blocks) - len(by_block))
+    draw = partial(_figure, study, list(by_block.values()))
+    return [Picture("shares", TITLE, caption, _alt(everything), draw, _data(everything))]
+
+
+def _figure(study: Study, blocks: Sequence[Sequence[Line]]) -> Figure:
+    everything = [line for found in blocks for line in found]
     quantities = [name for name in QUANTITIES if any(line.quantity == name for line in everything)]
     losses = [loss for loss in looks(study) if any(line.loss == loss for line in everything)]
     styles = looks(study)
-    height = 1.75 * len(by_block) + 0.15 + legend_height(losses, WIDE)
-    figure, axes = grid(WIDE, height, len(by_block), len(quantities))
-    for row, found in zip(axes, by_block.values(), strict=True):
+    height = 1.75 * len(blocks) + 0.15 + legend_height(losses, WIDE)
+    figure, axes = grid(WIDE, height, len(blocks), len(quantities))
+    for row, found in zip(axes, blocks, strict=True):
         _row(row, found, quantities, styles)
-        if len(by_block) > 1:
+        if len(blocks) > 1:
             row[0].set_title(fit(str(found[0].block.key), 2.6))
     for plot in axes[-1]:
         plot.set_xlabel("Iteration")
     legend(figure, losses, styles, markers=True, lines=True)
-    caption = _caption(everything, len(blocks) - len(by_block))
-    return [Picture("shares", TITLE, caption, _alt(everything), figure, _data(everything))]
+    return figure
 
 
 def _row(row: Sequence[Axes], found: Sequence[Line], quantities: Sequence[str], styles: Mapping[str, Look]) -> None:
@@ -224,7 +233,8 @@ def _caption(lines: Sequence[Line], undrawn: int) -> str:
         parts.append("An objective with several auxiliary terms has a line for each.")
     if undrawn > 0:
         parts.append(f"{undrawn} other blocks are not drawn.")
-    return " ".join(parts)
+    blocks = {line.block.key: line.block for line in lines}
+    return " ".join(filter(None, [*parts, not_comparable(mixed_runs(blocks.values()))]))
 
 
 def _alt(lines: Sequence[Line]) -> str:
@@ -245,6 +255,7 @@ def _data(lines: Sequence[Line]) -> tuple[dict[str, object], ...]:
             "settings": line.block.key.settings, "loss": line.loss, "term": line.term, "quantity": line.quantity,
             "source": "wiring proof" if line.proof else "training", "seeds": line.seeds, "iteration": at,
             "value": value,
+            "mixed": mixed_runs([line.block], [line.loss]),
         }
         for line in lines
         for at, value in sorted(line.points.items())

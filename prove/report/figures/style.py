@@ -14,6 +14,7 @@ import matplotlib
 from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.textpath import text_to_path
 
+from prove.report.figures.words import common_name
 from prove.report.study import Measure, Study
 
 NARROW, WIDE = 3.25, 6.875
@@ -80,11 +81,14 @@ def look(index: int) -> Look:
 
 
 def looks(study: Study) -> dict[str, Look]:
-    """Loss -> its look: the baseline in ink, the others in the order in which the study has them."""
+    """Loss -> its look: the baseline in ink, the others in the order in which the study has them; `common_name` too."""
     baselines = {block.baseline for block in study.blocks} | {study.options.baseline}
     losses = dict.fromkeys(loss for block in study.blocks for loss in block.losses)
     others = [loss for loss in losses if loss not in baselines]
-    return {loss: BASELINE for loss in losses if loss in baselines} | {x: look(i) for i, x in enumerate(others)}
+    made = {loss: BASELINE for loss in losses if loss in baselines} | {x: look(i) for i, x in enumerate(others)}
+    for loss in losses:
+        made.setdefault(common_name(loss), made[loss])
+    return made
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from prove.report.page.settings import settings
 from prove.report.render.html_fragment import render_html
 from prove.report.study import Study
 from prove.report.table import Cell, Column, Table
-from prove.report.views.numbers import DASH, plural
+from prove.report.views.numbers import DASH, confidence_text, plural
 
 ISSUES = "Before you read on"
 
@@ -112,17 +112,12 @@ def page(
             their own name. A table's name is unique.
         generated_at: when, as text; without, the page depends on the study alone.
     """
-    found, groups, listed, failed, parts = (
-        issues(study),
-        headlines(study),
-        ledger(study),
-        failures(study),
-        settings(study),
-    )
+    groups, listed, failed, parts = headlines(study), ledger(study), failures(study), settings(study)
     proved, unread = proofs(study)
+    found = issues(study)  # last: a study notes what it comes upon while it is read
     linked = listed.keys
     sections = [
-        _issues_section(found, tables.get("integrity", ()), linked),
+        _issues_section(len(study.runs), found, tables.get("integrity", ()), linked),
         _findings_section(study, groups),
         *_table_sections(tables, figures, linked),
     ]
@@ -166,9 +161,10 @@ def page(
     return text.encode(errors="replace").decode()  # half a character, which a message may hold, can't be written
 
 
-def _issues_section(found: Sequence[Issue], integrity: Sequence[Table], linked: frozenset[str]) -> Section:
+def _issues_section(runs: int, found: Sequence[Issue], integrity: Sequence[Table], linked: frozenset[str]) -> Section:
     if not found:
-        return Section("issues", ISSUES, lead="Nothing is amiss: every run finished, and all are comparable.")
+        lead = "Nothing is amiss: every run finished, and all are comparable." if runs else "There is no run."
+        return Section("issues", ISSUES, lead=lead)
     return Section("issues", ISSUES, _shown(integrity, linked), str(len(found)))
 
 
@@ -211,7 +207,7 @@ def _facts(study: Study) -> tuple[tuple[str, str], ...]:
         ("Baseline", options.baseline),
         ("Metric" if len(options.metrics) == 1 else "Metrics", ", ".join(options.metrics)),
         ("Checkpoint", options.checkpoint),
-        ("Intervals", f"{100 * options.confidence:g}%"),
+        ("Intervals", confidence_text(options.confidence)),
         ("Smallest effect of interest", f"±{options.smallest_effect:g} points"),
     )
 

@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from prove.report.figures.words import common_name, why_no_verdict
 from prove.report.study import Block, Measure, Study
-from prove.report.views.numbers import decimals, half_width, interval, plural, probability, signed
+from prove.report.views.footnotes import failures, mixed_runs, not_comparable
+from prove.report.views.numbers import confidence_text, decimals, half_width, interval, plural, probability, signed
 from prove.stats.effects import Effect, PooledEffect, Verdict
 
 BLOCKS_SHOWN = 12
@@ -56,19 +58,21 @@ class Group:
 
     Attributes:
         extent: what the strips' ends stand for, such as ``±2.1``; empty without strips.
+        mixed: a sentence on the runs that are not comparable and take part; empty where all are.
     """
 
     title: str
     headlines: tuple[Headline, ...]
     extent: str = ""
     why: str = ""
+    mixed: str = ""
 
 
 def headlines(study: Study) -> tuple[Group, ...]:
     """The findings in the study's headline metric: over all blocks where there are several, then block by block."""
     measure = Measure(study.options.metrics[0])
     groups = []
-    pooled = study.pooled(measure) if len(study.blocks) > 1 else ()
+    pooled = [effect for effect in study.pooled(measure) if effect.blocks > 1]
     if pooled:
         groups.append(_over_all(study, measure, pooled))
     groups += [_of_block(study, measure, block) for block in study.blocks[:BLOCKS_SHOWN]]
@@ -86,15 +90,15 @@ def _of_block(study: Study, measure: Measure, block: Block) -> Group:
         Headline(
             effect.verdict,
             effect.loss,
-            _says(effect.verdict, result.baseline, result.smallest_effect),
-            _numbers(effect, measure, result.confidence),
+            _says(effect, result.baseline, result.smallest_effect),
+            _numbers(effect, measure, result.confidence, _seeds(block, effect)),
             _strip(effect.low, effect.high, effect.delta, result.smallest_effect, scale),
         )
         for effect in effects
-        if effect.seeds and not math.isnan(effect.delta)
     ]
-    why = "" if found else f"No other loss has a comparable run at a seed of {result.baseline}."
-    return Group(title, tuple(found), _extent(found, scale), why)
+    compared = any(effect.seeds and not math.isnan(effect.delta) for effect in effects)
+    why = "" if compared else f"No other loss has a comparable run at a seed of {result.baseline}."
+    return Group(title, tuple(found), _extent(found, scale), why, not_comparable(mixed_runs([block])))
 
 
 def _over_all(study: Study, measure: Measure, pooled: Sequence[PooledEffect]) -> Group:
@@ -105,18 +109,20 @@ def _over_all(study: Study, measure: Measure, pooled: Sequence[PooledEffect]) ->
         Headline(
             effect.verdict,
             effect.loss,
-            _says(effect.verdict, options.baseline, options.smallest_effect),
-            _pooled_numbers(effect, measure, options.confidence),
+            _says(effect, options.baseline, options.smallest_effect),
+            _pooled_numbers(effect, measure, options.confidence, _failed(study.blocks, effect.loss)),
             _strip(effect.low, effect.high, effect.delta, options.smallest_effect, scale),
         )
         for effect in effects
-        if not math.isnan(effect.delta)
     ]
-    why = "" if found else "No loss has an effect with a standard error in two blocks or more."
-    return Group(f"Over all {len(study.blocks)} blocks", tuple(found), _extent(found, scale), why)
+    mixed = not_comparable(mixed_runs(block for block in study.blocks if block.baseline is not None))
+    return Group(f"Over all {len(study.blocks)} blocks", tuple(found), _extent(found, scale), mixed=mixed)
 
 
-def _says(verdict: Verdict, baseline: str, smallest: float) -> str:
+def _says(effect: Effect | PooledEffect, baseline: str, smallest: float) -> str:
+    verdict = effect.verdict
+    if math.isnan(effect.delta):
+        return f"has no run to compare with {baseline}"
     if verdict is Verdict.EQUIVALENT:
         return f"makes no difference of {smallest:g} points or more to {baseline}"
     if verdict is Verdict.INCONCLUSIVE:
@@ -126,16 +132,40 @@ def _says(verdict: Verdict, baseline: str, smallest: float) -> str:
     return f"is {verdict} than {baseline}"
 
 
-def _numbers(effect: Effect, measure: Measure, confidence: float) -> str:
-    if effect.verdict is Verdict.NO_VERDICT:
-        basis = "these checkpoints only, resampled images" if effect.basis == "images" else "one seed"
-    else:
-        basis = plural(effect.seeds, "seed")
+def _numbers(effect: Effect, measure: Measure, confidence: float, seeds: str) -> str:
+    if math.isnan(effect.delta):
+        return seeds
+    why = why_no_verdict(effect)
+    about = "these checkpoints only, resampled images" if why and effect.basis == "images" else ""
+    basis = ", ".join(filter(None, [about, why if why != "one seed" else "", seeds]))
     return _line(effect.delta, effect.low, effect.high, effect.p_adjusted, measure, confidence, basis)
 
 
-def _pooled_numbers(effect: PooledEffect, measure: Measure, confidence: float) -> str:
-    basis = plural(effect.blocks, "block")
+def _seeds(block: Block, effect: Effect) -> str:
+    """``3 seeds``, or ``2 of 5 seeds, 3 failed (diverged)``."""
+    baseline = str(block.baseline)
+    counts = {loss: failures(block, loss) for loss in (effect.loss, baseline)}
+    if not any(failed for failed, _ in counts.values()):
+        return plural(effect.seeds, "seed")
+    said = f"{effect.seeds} of {plural(max(ended for _, ended in counts.values()), 'seed')}"
+    own, others = _failed([block], effect.loss), _failed([block], baseline, f" of {baseline}")
+    return ", ".join(filter(None, [said, own, others]))
+
+
+def _failed(blocks: Iterable[Block], loss: str, of: str = "") -> str:
+    """``3 failed (diverged)``, or ``3 of ce failed (diverged)``; empty for none."""
+    runs = [
+        out.run
+        for block in blocks
+        for out in block.left_out
+        if out.kind == "failed" and loss in (out.run.loss, common_name(out.run.loss))
+    ]
+    kinds = ", ".join(dict.fromkeys(str(run.failure or "error").replace("_", " ") for run in runs))
+    return f"{len(runs)}{of} failed ({kinds})" if runs else ""
+
+
+def _pooled_numbers(effect: PooledEffect, measure: Measure, confidence: float, failed: str) -> str:
+    basis = ", ".join(filter(None, [plural(effect.blocks, "block"), failed]))
     return _line(effect.delta, effect.low, effect.high, effect.p_adjusted, measure, confidence, basis)
 
 
@@ -151,7 +181,7 @@ def _line(
     places = decimals([half_width(low, high)])
     parts = []
     if low is not None and high is not None:
-        parts.append(f"{100 * confidence:g}% interval {interval(low, high, places)}")
+        parts.append(f"{confidence_text(confidence)} interval {interval(low, high, places)}")
     if p is not None:
         said = probability(p, 1 - confidence)
         parts.append(f"adjusted p {said[0]} {said[1:]}" if said[0] in "<>" else f"adjusted p = {said}")

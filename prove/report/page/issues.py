@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from prove.report.study import Block, Study
+from prove.report.study import Block, Measure, Study
 from prove.spec.event import State
 
 KINDS = (
@@ -51,10 +52,9 @@ def issues(study: Study) -> tuple[Issue, ...]:
         if block.baseline is None:
             add("no baseline", block.why or "No comparable run of the baseline: no effect is reported.", name)
         for each in block.left_out:
-            if each.kind in ("not comparable", "no number"):
-                add(each.kind, each.reason, name, [each.run.key])
-            elif each.kind == "unfinished":
-                add("unfinished", str(each.run.state), name, [each.run.key])
+            if each.run.state is not State.FAILED:  # those are told by what went wrong, for all blocks together
+                kind = each.kind if each.kind in KINDS else "not comparable"
+                add(kind, str(each.run.state) if kind == "unfinished" else each.reason, name, [each.run.key])
         for key, reason in block.mixed.items():
             add("mixed", f"Takes part although it is not comparable: {reason}", name, [key])
         for says in _missing(block):
@@ -63,6 +63,14 @@ def issues(study: Study) -> tuple[Issue, ...]:
             add("one seed", "One seed: intervals are about these checkpoints, not about the loss. No verdict.", name)
         for warning in block.warnings:
             add("warning", warning, name)
+        for says, keys in _undefined(study, block):
+            add("no number", says, name, keys)
+    told = {out.run.key for block in study.blocks for out in block.left_out}
+    told |= {run.key for block in study.blocks for run in block.runs.values()}
+    for run in study.runs:
+        if run.key not in told and run.state is not State.FAILED:
+            add("not comparable" if run.state is State.FINISHED else "unfinished", f"{run.state}, in no block",
+                runs=[run.key])  # fmt: skip
     for issue in _failed(study):
         add(issue.kind, issue.says, runs=issue.runs)
     for note in study.notes:
@@ -93,6 +101,19 @@ def _missing(block: Block) -> Iterable[str]:
         seeds = [str(seed) for seed in block.seeds if (loss, seed) not in there]
         if seeds:
             yield f"No run of {loss} at {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}."
+
+
+def _undefined(study: Study, block: Block) -> Iterable[tuple[str, list[str]]]:
+    """Metrics that a run has no number of though it takes part, and the runs."""
+    for metric in study.options.metrics:
+        values = study.values(block, Measure(metric))
+        keys = [
+            run.key
+            for (loss, seed), run in block.runs.items()
+            if not math.isfinite(values[block.losses.index(loss), block.seeds.index(seed)])
+        ]
+        if keys:
+            yield f"{metric} is undefined", keys
 
 
 def _failed(study: Study) -> Iterable[Issue]:

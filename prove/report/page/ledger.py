@@ -76,9 +76,13 @@ def _says(study: Study) -> dict[str, str]:
         compared.update(run.key for run in block.runs.values())
         found.update((each.run.key, f"{each.kind}: {each.reason}") for each in block.left_out)
         found.update((key, f"mixed in: {reason}") for key, reason in block.mixed.items())
+        if block.baseline is None:
+            found.update((run.key, f"not compared: {block.why}") for run in block.runs.values())
     for run in study.runs:
         if run.key not in compared and run.key not in found:
-            found[run.key] = run.message or "takes no part in a comparison"
+            # The message of a run that finished says how it did, which is no reason.
+            why = run.message if run.state is not State.FINISHED else ""
+            found[run.key] = why or "takes no part in a comparison"
     return found
 
 

@@ -1,4 +1,9 @@
-"""Tidy, unrounded records as CSV."""
+"""Tidy, unrounded records as CSV.
+
+A spreadsheet takes a field that begins with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return for a formula, and
+what a loss, a class or a failure is called comes from outside. Such a text, unless it is a number, is written with an
+apostrophe before it: ``'=SUM(A1)``. A program that needs the text as it was reads JSON instead.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +26,18 @@ def render_csv(tables: Sequence[Table]) -> str:
     found = [(table.name, record) for table in tables for record in tidy(table)]
     names = list(dict.fromkeys(name for _, record in found for name in record))
     several = len(tables) > 1
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["table", *names] if several else names)
+    lines = [_line([*(["table"] if several else []), *map(harmless, names)])]
     for table, record in found:
         row = [_field(record.get(name)) for name in names]
-        writer.writerow([table, *row] if several else row)
-    return out.getvalue()
+        lines.append(_line([harmless(table), *row] if several else row))
+    return "".join(lines)
+
+
+def _line(fields: Sequence[Any]) -> str:
+    """A row. The writer puts quotes around a carriage return only where lines end with one."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\r\n").writerow(fields)
+    return out.getvalue().removesuffix("\r\n") + "\n"
 
 
 def tidy(table: Table) -> Sequence[Mapping[str, Any]]:
@@ -48,4 +58,19 @@ def _field(value: Any) -> Any:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, str):
+        return harmless(value)
     return repr(float(value)) if isinstance(value, float) else value
+
+
+def harmless(text: str) -> str:
+    """The text, with an apostrophe before it where a spreadsheet would take it for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -18,8 +18,8 @@ def render_json(tables: Sequence[Table]) -> str:
 def document(tables: Sequence[Table]) -> dict[str, Any]:
     """``{"tables": [...]}``, each with ``name, title, caption, notes, columns, rows, records``.
 
-    A row is the list of its cells' texts; ``records`` hold the unrounded numbers. A number that is not finite is null:
-    JSON has no NaN.
+    A row is the list of its cells, each ``{"text": ..., "marks": [...]}``, the marks being those of its notes;
+    ``records`` hold the unrounded numbers. A number that is not finite is null: JSON has no NaN.
     """
     return {"tables": [_table(table) for table in tables]}
 
@@ -31,7 +31,7 @@ def _table(table: Table) -> dict[str, Any]:
         "caption": table.caption,
         "notes": [{"mark": mark, "text": text} for mark, text in table.notes],
         "columns": [column.name for column in table.columns],
-        "rows": [[cell.text for cell in row] for row in table.rows],
+        "rows": [[{"text": cell.text, "marks": list(cell.marks)} for cell in row] for row in table.rows],
         "records": [_finite(record) for record in table.records],
     }
 

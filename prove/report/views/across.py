@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from prove.report.study import Measure, Study
+from collections.abc import Sequence
+
+from prove.report.study import Block, Measure, Study
 from prove.report.table import Cell, Column, Table
 from prove.report.views.about import count_images, rests_on
-from prove.report.views.numbers import decimals, fixed, half_width, interval, plural, probability, signed
+from prove.report.views.footnotes import SAME_IMAGES, Footnotes, mixed_runs, not_comparable
+from prove.report.views.numbers import (
+    confidence_text,
+    decimals,
+    fixed,
+    half_width,
+    interval,
+    plural,
+    probability,
+    signed,
+)  # fmt: skip
 from prove.stats.effects import PooledEffect, Verdict
 
 COUNTED = (Verdict.BETTER, Verdict.WORSE, Verdict.EQUIVALENT, Verdict.INCONCLUSIVE)
@@ -31,25 +43,37 @@ def across(study: Study) -> tuple[Table, ...]:
 def _table(study: Study, metric: str, pooled: tuple[PooledEffect, ...], name: str) -> Table:
     places = decimals(half_width(effect.low, effect.high) for effect in pooled)
     alpha = 1 - study.options.confidence
-    unpooled = [effect.loss for effect in pooled if effect.low is None]
-    notes = [("a", "Nothing to pool: an interval needs two blocks in which the effect has a standard error.")]
-    notes = notes if unpooled else []
+    blocks = [block for block in study.blocks if block.baseline is not None]
+    footnotes = Footnotes()
+    rows = tuple(_row(effect, places, alpha, _marks(footnotes, effect, blocks)) for effect in pooled)
     if any(effect.verdicts.get(Verdict.NO_VERDICT) for effect in pooled):
-        notes.append(
-            ("", "A block in which a loss has one seed has no verdict, and counts in Δ with its images' error.")
-        )
+        footnotes.whole("A block in which a loss has one seed has no verdict, and counts in Δ with its images' error.")
+    footnotes.whole(not_comparable(mixed_runs(blocks)))
     return Table(
         name=name,
         title=f"{metric}: difference to {study.options.baseline} over all blocks",
         columns=_COLUMNS,
-        rows=tuple(_row(effect, places, alpha, "a" if effect.loss in unpooled else "") for effect in pooled),
-        caption=_caption(study, pooled),
-        notes=tuple(notes),
-        records=tuple(_record(study, metric, effect) for effect in pooled),
+        rows=rows,
+        caption=_caption(study, blocks, pooled),
+        notes=footnotes.notes,
+        records=tuple(_record(study, metric, effect, mixed_runs(blocks)) for effect in pooled),
     )
 
 
-def _row(effect: PooledEffect, places: int, alpha: float, mark: str) -> tuple[Cell, ...]:
+def _marks(footnotes: Footnotes, effect: PooledEffect, blocks: Sequence[Block]) -> tuple[str, ...]:
+    said = []
+    if effect.low is None:
+        said.append("Nothing to pool: an interval needs two blocks in which the effect has a standard error.")
+    if effect.shares_images and effect.low is not None:
+        said.append(SAME_IMAGES)
+    if mixed := not_comparable(mixed_runs(blocks, [effect.loss])):
+        said.append(f"Of its runs: {mixed}")
+    if mixed := not_comparable(sum(mixed_runs([block], [block.baseline or ""]) for block in blocks)):
+        said.append(f"Of the baseline's runs: {mixed}")
+    return tuple(footnotes.mark(each) for each in said)
+
+
+def _row(effect: PooledEffect, places: int, alpha: float, marks: tuple[str, ...]) -> tuple[Cell, ...]:
     better = effect.verdict is Verdict.BETTER
     delta = f"{signed(effect.delta, places)} {interval(effect.low, effect.high, places)}".rstrip()
     counts = "/".join(str(effect.verdicts.get(verdict, 0)) for verdict in COUNTED)
@@ -57,7 +81,7 @@ def _row(effect: PooledEffect, places: int, alpha: float, mark: str) -> tuple[Ce
     if effect.rank_low is not None and effect.rank_high is not None:
         rank += f" [{effect.rank_low:.1f}, {effect.rank_high:.1f}]"
     return (
-        Cell(effect.loss, marks=(mark,) if mark else ()),
+        Cell(effect.loss, marks=marks),
         Cell(str(effect.blocks), float(effect.blocks)),
         Cell(delta, effect.delta, bold=better),
         Cell(probability(effect.p_adjusted, alpha), effect.p_adjusted),
@@ -68,21 +92,22 @@ def _row(effect: PooledEffect, places: int, alpha: float, mark: str) -> tuple[Ce
     )
 
 
-def _caption(study: Study, pooled: tuple[PooledEffect, ...]) -> str:
+def _caption(study: Study, blocks: Sequence[Block], pooled: tuple[PooledEffect, ...]) -> str:
     options = study.options
-    blocks = [block for block in study.blocks if block.baseline is not None]
+    tested = sum(effect.p_adjusted is not None for effect in pooled)
     rests = rests_on(study, blocks, count_images(study, blocks))
+    level = f"{1 - options.confidence:g}"
     return (
         f"{plural(len(blocks), 'block')} (dataset, model, strategy). {rests} Δ: random effects over the blocks, in "
-        f"percentage points, with its {options.confidence:.0%} interval (Hartung-Knapp); p by Holm over the "
-        f"{plural(len(pooled), 'loss')} of this table. Better, worse: p < {1 - options.confidence:.2g}; equivalent: "
-        f"the interval, at Bonferroni's level, lies within ±{options.smallest_effect:g} points. τ: SD of the true "
-        "effect between blocks. +/-/=/?: blocks in which the loss is better, worse, equivalent, inconclusive. Mean "
-        "rank: 1 is best, with its interval. Bold: better."
+        f"percentage points, with its {confidence_text(options.confidence)} interval (Hartung-Knapp); p by Holm over "
+        f"the {plural(tested, 'loss')} that have one. Better, worse: p < {level}; equivalent: the interval, at "
+        f"Bonferroni's level, lies within ±{options.smallest_effect:g} points. τ: SD of the true effect between "
+        "blocks. +/-/=/?: blocks in which the loss is better, worse, equivalent, inconclusive. Mean rank: 1 is best, "
+        "with its interval. Bold: better."
     )
 
 
-def _record(study: Study, metric: str, effect: PooledEffect) -> dict[str, object]:
+def _record(study: Study, metric: str, effect: PooledEffect, mixed: int) -> dict[str, object]:
     return {
         "experiment": study.experiment,
         "metric": metric,
@@ -96,11 +121,13 @@ def _record(study: Study, metric: str, effect: PooledEffect) -> dict[str, object
         "p": effect.p,
         "p_adjusted": effect.p_adjusted,
         "tau": effect.tau,
+        "shares_images": effect.shares_images,
         "verdict": str(effect.verdict),
         **{f"blocks_{verdict.name.lower()}": effect.verdicts.get(verdict, 0) for verdict in Verdict},
         "mean_rank": effect.mean_rank,
         "rank_low": effect.rank_low,
         "rank_high": effect.rank_high,
+        "mixed": mixed,
         "confidence": study.options.confidence,
         "smallest_effect": study.options.smallest_effect,
     }

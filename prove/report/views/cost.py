@@ -9,9 +9,9 @@ from statistics import median
 
 from prove.report.study import Block, Study, Trained
 from prove.report.table import Cell, Column, Table
-from prove.report.views.footnotes import Footnotes
+from prove.report.views.footnotes import Footnotes, mixed_runs, not_comparable, runs_mixed
+from prove.report.views.hours import Hours, devices, total_cell
 from prove.report.views.numbers import DASH, plural
-from prove.report.views.results import hours_text
 
 MOST_TIMED = 1000
 """Runs of a study up to which seconds per iteration are read from each run's reports; beyond it they are the time of
@@ -24,7 +24,7 @@ class Cost:
 
     Attributes:
         runs: with a result.
-        gpu_hours, cpu_hours: of all attempts of all its runs, failed ones too.
+        hours: on GPU and CPU, of all attempts of all its runs, failed ones too.
         seconds: per iteration, the median over the runs with a result.
         memory_mib: peak, the largest of those.
         seconds_ratio, memory_ratio: to the baseline.
@@ -32,8 +32,7 @@ class Cost:
 
     loss: str
     runs: int
-    gpu_hours: float
-    cpu_hours: float
+    hours: Hours
     seconds: float | None
     memory_mib: float | None
     seconds_ratio: float | None
@@ -78,8 +77,7 @@ def costs_of(study: Study, block: Block, *, timed: bool) -> tuple[Cost, ...]:
             Cost(
                 loss,
                 len(runs[loss]),
-                float(sum(gpu for gpu, _ in hours)),
-                float(sum(cpu for _, cpu in hours)),
+                (float(sum(gpu for gpu, _ in hours)), float(sum(cpu for _, cpu in hours))),
                 seconds[loss],
                 memory[loss],
                 _ratio(seconds[loss], seconds.get(reference)),
@@ -110,20 +108,22 @@ def _table(study: Study, block: Block, costs: Sequence[Cost], timed: bool, name:
     footnotes = Footnotes()
     if block.baseline is None:
         footnotes.whole(f"No ratios: {block.why.rstrip('.')}.")
-    devices = _devices(costs)
+    footnotes.whole(not_comparable(mixed_runs([block])))
+    used = devices(each.hours for each in costs)
     rows = []
     for each in costs:
         cells = (_number(each.seconds, ".3g"), _times(each.seconds_ratio), _number(each.memory_mib, ",.0f"))
         runs = Cell(str(each.runs), float(each.runs))
-        hours = _hours(each.gpu_hours, each.cpu_hours, devices)
-        rows.append((Cell(each.loss), runs, *hours, *cells, _times(each.memory_ratio)))
+        hours = (total_cell(each.hours, device) for device in used)
+        head = Cell(each.loss, marks=tuple(footnotes.mark(said) for said in runs_mixed(block, each.loss)))
+        rows.append((head, runs, *hours, *cells, _times(each.memory_ratio)))
     return Table(
         name=name,
         title=f"Cost: {block.key}",
         columns=(
             Column("loss", "left"),
             Column("runs"),
-            *(Column(f"{device} h") for device in devices),
+            *(Column(f"{device} h") for device in used),
             Column("s/iteration"),
             Column("ratio"),
             Column("peak memory (MiB)"),
@@ -147,19 +147,22 @@ def _caption(baseline: str, timed: bool) -> str:
 
 def _overall(study: Study, costs: Sequence[tuple[Block, tuple[Cost, ...]]], timed: bool) -> Table:
     losses = list(dict.fromkeys(each.loss for _, found in costs for each in found))
-    devices = _devices([each for _, found in costs for each in found])
+    used = devices(each.hours for _, found in costs for each in found)
+    blocks = [block for block, _ in costs]
+    footnotes = Footnotes()
     rows, records = [], []
     for loss in losses:
         own = [each for _, found in costs for each in found if each.loss == loss]
-        gpu, cpu = sum(each.gpu_hours for each in own), sum(each.cpu_hours for each in own)
+        gpu, cpu = sum(each.hours[0] for each in own), sum(each.hours[1] for each in own)
+        mixed = not_comparable(mixed_runs(blocks, [loss]))
         seconds = _mean_ratio([each.seconds_ratio for each in own])
         memory = _mean_ratio([each.memory_ratio for each in own])
         runs = sum(each.runs for each in own)
         rows.append(
             (
-                Cell(loss),
+                Cell(loss, marks=(footnotes.mark(f"Of its runs: {mixed}"),) if mixed else ()),
                 Cell(str(runs), float(runs)),
-                *_hours(gpu, cpu, devices),
+                *(total_cell((gpu, cpu), device) for device in used),
                 _times(seconds),
                 _times(memory),
             )
@@ -173,15 +176,17 @@ def _overall(study: Study, costs: Sequence[tuple[Block, tuple[Cost, ...]]], time
                 "cpu_hours": cpu,
                 "seconds_ratio": seconds,
                 "memory_ratio": memory,
+                "mixed": mixed_runs(blocks),
             }
         )
+    footnotes.whole(not_comparable(mixed_runs(blocks)))
     return Table(
         name="cost",
         title="Cost over all blocks",
         columns=(
             Column("loss", "left"),
             Column("runs"),
-            *(Column(f"{device} h") for device in devices),
+            *(Column(f"{device} h") for device in used),
             Column("ratio of s/iteration"),
             Column("ratio of memory"),
         ),
@@ -191,19 +196,9 @@ def _overall(study: Study, costs: Sequence[tuple[Block, tuple[Cost, ...]]], time
             f"{study.options.baseline}: the geometric mean over the blocks"
             f"{'' if timed else '; time of training over iterations, validation included'}."
         ),
+        notes=footnotes.notes,
         records=tuple(records),
     )
-
-
-def _devices(costs: Sequence[Cost]) -> tuple[str, ...]:
-    """Those that any run used."""
-    used = {"GPU": any(each.gpu_hours for each in costs), "CPU": any(each.cpu_hours for each in costs)}
-    return tuple(device for device in used if used[device]) or ("GPU",)
-
-
-def _hours(gpu: float, cpu: float, devices: Sequence[str]) -> list[Cell]:
-    by_device = {"GPU": gpu, "CPU": cpu}
-    return [Cell(hours_text(by_device[device]), by_device[device]) for device in devices]
 
 
 def _mean_ratio(ratios: Sequence[float | None]) -> float | None:
@@ -228,10 +223,11 @@ def _record(study: Study, block: Block, each: Cost) -> dict[str, object]:
         "settings": block.key.settings,
         "loss": each.loss,
         "runs": each.runs,
-        "gpu_hours": each.gpu_hours,
-        "cpu_hours": each.cpu_hours,
+        "gpu_hours": each.hours[0],
+        "cpu_hours": each.hours[1],
         "seconds_per_iteration": each.seconds,
         "seconds_ratio": each.seconds_ratio,
         "peak_memory_mib": each.memory_mib,
         "memory_ratio": each.memory_ratio,
+        "mixed": len(block.mixed),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from prove.report.study import Block, Floats, Measure, Study
 from prove.report.table import Cell
-from prove.report.views.footnotes import Footnotes, incomplete
+from prove.report.views.footnotes import Footnotes, failures, incomplete
 from prove.report.views.numbers import (
     DASH,
     decimals,
@@ -21,12 +21,17 @@ from prove.report.views.numbers import (
     probability,
     signed,
 )
-from prove.stats.effects import Arm, BlockResult, Effect, Verdict
+from prove.stats.block import compare
+from prove.stats.effects import Arm, BlockData, BlockResult, Effect, Verdict
 
 ONE_SEED = "One seed: the interval is from resampled images and about these checkpoints only; no verdict."
 NO_COUNTS = "One seed and no per-image counts: no interval."
 ONE_PAIR = "One seed in common with the baseline: the interval rests on the noise of the other losses; no verdict."
 SAME_NUMBERS = "Its seeds gave the same numbers, so nothing is known of the noise between seeds; no verdict."
+NOISIER = "Scatters more over seeds than the other losses (F test, 5%): judged by its own scatter."
+NOISY_BASELINE = (
+    "The baseline scatters more over seeds than the losses (F test, 5%): each Δ is judged by its own scatter."
+)
 SEEDS_ALONE = "Without per-image counts: intervals from seeds alone."
 
 
@@ -37,7 +42,13 @@ class Entry:
     Attributes:
         values: ``[S]`` by ``block.seeds``; NaN where there is none.
         effect: None for the baseline, and where the block has none.
-        is_best: it has the best mean of several.
+        is_best: it has the best mean of several, adjusted for missing runs.
+        is_modelled: a run of the block is missing, so that the effect, or without effects the adjusted mean, is the
+            estimate of a model of all losses.
+        is_noisier: it scatters more over the seeds than the other losses, and is judged by its own scatter.
+        failed: how many of its runs failed.
+        ended: seeds at which a run of it ended, well or not.
+        mixed: runs of the block that take part though they are not comparable.
         runs: keys, by seed.
         places: decimals.
         alpha: 1 - confidence.
@@ -49,6 +60,11 @@ class Entry:
     effect: Effect | None
     is_baseline: bool
     is_best: bool
+    is_modelled: bool
+    is_noisier: bool
+    failed: int
+    ended: int
+    mixed: int
     runs: tuple[str, ...]
     places: int
     alpha: float
@@ -57,6 +73,11 @@ class Entry:
     def mean_text(self) -> str:
         """``34.21 ± 0.52``."""
         return mean_and_sd(self.arm.mean, self.arm.seed_sd, self.places)
+
+    @property
+    def seeds_text(self) -> str:
+        """``5``; ``2 of 5`` where runs failed."""
+        return f"{self.arm.seeds} of {self.ended}" if self.failed else str(self.arm.seeds)
 
     @property
     def delta_text(self) -> str:
@@ -68,8 +89,10 @@ class Entry:
 
     @property
     def p_text(self) -> str:
-        """The adjusted p: ``.08``."""
-        return "" if self.effect is None else probability(self.effect.p_adjusted, self.alpha)
+        """The adjusted p: ``.08``; none where one pair of seeds lets no verdict stand."""
+        if self.effect is None or self.effect.seeds < 2:
+            return ""
+        return probability(self.effect.p_adjusted, self.alpha)
 
     @property
     def is_better(self) -> bool:
@@ -104,10 +127,10 @@ class Entry:
         Args:
             said: its footnotes.
         """
-        text = DASH
+        text = f"{DASH} ({self.seeds_text})" if self.failed else DASH
         if not self.is_empty:
             second = self.delta_text + (f" p {self.p_text}" if self.p_text else "")
-            text = f"{self.mean_text} ({self.arm.seeds})" + (f"\n{second}" if second else "")
+            text = f"{self.mean_text} ({self.seeds_text})" + (f"\n{second}" if second else "")
         cell = self.mean_cell(footnotes, text)
         marks = tuple(footnotes.mark(each) for each in dict.fromkeys(said))
         return replace(cell, marks=(*cell.marks, *marks)) if marks else cell
@@ -134,12 +157,15 @@ def from_result(block: Block, values: Floats, result: BlockResult) -> tuple[Entr
 def _entries(
     block: Block, values: Floats, result: BlockResult | None, higher_is_better: bool, alpha: float
 ) -> tuple[Entry, ...]:
-    arms = {arm.loss: arm for arm in result.arms} if result else {}
+    arms = {arm.loss: arm for arm in (result.arms if result else _described(block, values))}
     effects = {effect.loss: effect for effect in result.effects} if result else {}
     keys = _runs(block)
-    shown = [arms.get(loss) or _described(loss, row) for loss, row in zip(block.losses, values, strict=True)]
+    shown = [arms[loss] for loss in block.losses]
     places = decimals([half_width(effect.low, effect.high) for effect in effects.values()])
-    best = _best([arm.mean for arm in shown], higher_is_better)
+    best = _best(shown, higher_is_better)
+    there = np.isfinite(values)
+    gaps = not bool(there[there.any(axis=1)][:, there.any(axis=0)].all())
+    ended = {loss: failures(block, loss) for loss in block.losses}
     return tuple(
         Entry(
             loss=loss,
@@ -147,7 +173,12 @@ def _entries(
             arm=arm,
             effect=effects.get(loss),
             is_baseline=loss == block.baseline,
-            is_best=arm.mean == best,
+            is_best=loss in best,
+            is_modelled=gaps and (result is None or (loss in effects and effects[loss].basis.startswith("seeds"))),
+            is_noisier=result is not None and loss in result.noisier,
+            failed=ended[loss][0],
+            ended=ended[loss][1],
+            mixed=len(block.mixed),
             runs=keys.get(loss, ()),
             places=places,
             alpha=alpha,
@@ -163,36 +194,44 @@ def _runs(block: Block) -> Mapping[str, tuple[str, ...]]:
     return {loss: tuple(key for _, key in sorted(runs)) for loss, runs in found.items()}
 
 
-def _described(loss: str, values: Floats) -> Arm:
-    """An arm of a block that can't be compared."""
-    known = values[np.isfinite(values)]
-    mean = float(known.mean()) if known.size else float("nan")
-    seed_sd = float(known.std(ddof=1)) if known.size > 1 else None
-    return Arm(loss, int(known.size), mean, seed_sd, None, None, None)
+def _described(block: Block, values: Floats) -> tuple[Arm, ...]:
+    """The arms of a block that has no baseline: what they are, and nothing of how they compare."""
+    data = BlockData(block.losses, block.losses[0], block.seeds, values)
+    arms = compare(data, smallest_effect=0.0).arms
+    return tuple(replace(arm, low=None, high=None, may_be_best=None) for arm in arms)
 
 
-def _best(means: list[float], higher_is_better: bool) -> float | None:
-    known = [mean for mean in means if not isnan(mean)]
+def _best(arms: Sequence[Arm], higher_is_better: bool) -> frozenset[str]:
+    """The losses with the best adjusted mean; none unless there are two to choose from."""
+    known = {arm.loss: arm.adjusted_mean for arm in arms if not isnan(arm.adjusted_mean)}
     if len(known) < 2:
-        return None
-    return max(known) if higher_is_better else min(known)
+        return frozenset()
+    best = (max if higher_is_better else min)(known.values())
+    return frozenset(loss for loss, mean in known.items() if mean == best)
 
 
 def remarks(block: Block, entry: Entry, measure: Measure) -> list[str]:
     """The footnotes of an entry."""
-    said = incomplete(block, entry.loss, entry.values, measure)
+    said = [*incomplete(block, entry.loss, entry.values, measure), *of_seeds(entry)]
+    if entry.is_noisier:
+        said.append(NOISY_BASELINE if entry.is_baseline else NOISIER)
+    return said
+
+
+def of_seeds(entry: Entry) -> list[str]:
+    """What an entry's effect lacks in seeds; at most one sentence."""
     effect = entry.effect
     if effect is None:
-        return said
+        return []
     if effect.seeds == 0 and entry.arm.seeds:
-        said.append("No seed in common with the baseline.")
-    elif effect.seeds == 1:
-        said.append({"images": ONE_SEED, "nothing": NO_COUNTS}.get(effect.basis, ONE_PAIR))
-    elif effect.seeds > 1 and effect.basis in ("images", "nothing"):
-        said.append(SAME_NUMBERS)
-    elif 1 < effect.seeds < entry.arm.seeds:
-        said.append(f"Paired with the baseline at {effect.seeds} of its {entry.arm.seeds} seeds.")
-    return said
+        return ["No seed in common with the baseline."]
+    if effect.seeds == 1:
+        return [{"images": ONE_SEED, "nothing": NO_COUNTS}.get(effect.basis, ONE_PAIR)]
+    if effect.seeds > 1 and effect.basis in ("images", "nothing"):
+        return [SAME_NUMBERS]
+    if 1 < effect.seeds < entry.arm.seeds:
+        return [f"Shares {effect.seeds} of its {entry.arm.seeds} seeds with the baseline."]
+    return []
 
 
 def record(study: Study, block: Block, entry: Entry, measure: Measure) -> dict[str, Any]:
@@ -234,6 +273,9 @@ def record(study: Study, block: Block, entry: Entry, measure: Measure) -> dict[s
         "verdict": str(effect.verdict) if effect else None,
         "confidence": options.confidence,
         "smallest_effect": options.smallest_effect,
+        "noisier": entry.is_noisier,
+        "failed": entry.failed,
+        "mixed": entry.mixed,
         "left_out": sum(out.run.loss == entry.loss for out in block.left_out),
         "runs": " ".join(entry.runs),
     }

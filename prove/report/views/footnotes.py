@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isnan
 from string import ascii_lowercase
 
 from prove.report.study import Block, Floats, Measure
-from prove.report.views.numbers import listed
+from prove.report.views.numbers import confidence_text, listed, plural
 
 MAY_BE_BEST = "†"
 """Mark of what can't be told apart from the best."""
+
+SAME_IMAGES = (
+    "Some of its blocks share validation images, and what these do to all of them is not known: the interval holds for "
+    "these images only."
+)
+"""Of an effect over blocks that `prove.stats.effects.PooledEffect.shares_images`."""
 
 
 class Footnotes:
@@ -28,7 +34,8 @@ class Footnotes:
     def may_be_best(self, confidence: float) -> str:
         """The mark of what can't be told apart from the best."""
         self._may_be_best = (
-            f"Can't be told apart from the best mean (Hsu's comparison with the best, {confidence:.0%} simultaneous)."
+            "Can't be told apart from the best mean, the underlined one (Hsu's comparison with the best, "
+            f"{confidence_text(confidence)} simultaneous)."
         )
         return MAY_BE_BEST
 
@@ -58,22 +65,42 @@ def incomplete(block: Block, loss: str, values: Floats, measure: Measure) -> lis
     Args:
         values: ``[S]`` of this loss, by ``block.seeds``.
     """
-    undefined = [
+    return [*runs_missing(block, loss), *runs_mixed(block, loss), *undefined(block, loss, values, measure)]
+
+
+def undefined(block: Block, loss: str, values: Floats, measure: Measure) -> list[str]:
+    """At which seeds a run takes part and has no number for a measure; at most one sentence."""
+    seeds = [
         seed
         for seed, value in zip(block.seeds, values.tolist(), strict=True)
         if isnan(value) and (loss, seed) in block.runs
     ]
     what = f"{measure.metric} of {measure.name}" if measure.name else measure.metric
-    return [*runs_missing(block, loss), *([f"{_seeds(undefined)}: {what} is undefined."] if undefined else [])]
+    return [f"{_seeds(seeds)}: {what} is undefined."] if seeds else []
 
 
 def runs_missing(block: Block, loss: str) -> list[str]:
-    """The same, whatever the measure."""
-    if not block.left_out and not block.mixed and len(block.runs) == len(block.losses) * len(block.seeds):
+    """Why seeds of a loss are not among its results, whatever the measure."""
+    if not block.left_out and len(block.runs) == len(block.losses) * len(block.seeds):
         return []
     known = {out.run.seed for out in block.left_out if out.run.loss == loss}
     absent = [seed for seed in block.seeds if seed not in known and (loss, seed) not in block.runs]
-    return [*_left_out(block, loss), *([f"{_seeds(absent)} not run."] if absent else []), *_mixed(block, loss)]
+    return [*_failed(block, loss), *_left_out(block, loss), *([f"{_seeds(absent)} not run."] if absent else [])]
+
+
+def failures(block: Block, loss: str) -> tuple[int, int]:
+    """How many runs of a loss failed, and at how many seeds a run of it ended at all, well or not."""
+    own = [out for out in block.left_out if out.run.loss == loss and out.kind != "unfinished"]
+    failed = sum(out.kind == "failed" for out in own)
+    ended = {seed for name, seed in block.runs if name == loss} | {out.run.seed for out in own}
+    return failed, len(ended)
+
+
+def _failed(block: Block, loss: str) -> list[str]:
+    failed, ended = failures(block, loss)
+    if not failed:
+        return []
+    return [f"{plural(failed, 'run')} failed, of {plural(ended, 'seed')} that ended: the numbers are of those left."]
 
 
 def _left_out(block: Block, loss: str) -> list[str]:
@@ -87,7 +114,26 @@ def _left_out(block: Block, loss: str) -> list[str]:
     ]
 
 
-def _mixed(block: Block, loss: str) -> list[str]:
+def mixed_runs(blocks: Iterable[Block], losses: Iterable[str] | None = None) -> int:
+    """How many runs take part though they are not comparable.
+
+    Args:
+        losses: of these alone.
+    """
+    if losses is None:
+        return sum(len(block.mixed) for block in blocks)
+    chosen = set(losses)
+    mixed = (block for block in blocks if block.mixed)
+    return sum(loss in chosen and run.key in block.mixed for block in mixed for (loss, _), run in block.runs.items())
+
+
+def not_comparable(count: int) -> str:
+    """``3 runs are not comparable (--allow-mixed).``; empty for none."""
+    return f"{plural(count, 'run')} {'is' if count == 1 else 'are'} not comparable (--allow-mixed)." if count else ""
+
+
+def runs_mixed(block: Block, loss: str) -> list[str]:
+    """Which runs of a loss take part though they are not comparable, and why."""
     if not block.mixed:
         return []
     reasons: dict[str, list[tuple[int, str]]] = {}

@@ -10,10 +10,25 @@ from prove.report.hypothesis_finding import BlockTest, Finding, Outcome
 from prove.report.hypothesis_measures import is_ratio
 from prove.report.table import Cell, Column, Table
 from prove.report.views.footnotes import Footnotes
-from prove.report.views.numbers import DASH, decimals, half_width, interval, listed, plural, probability, signed
+from prove.report.views.numbers import (
+    DASH,
+    confidence_text,
+    decimals,
+    half_width,
+    interval,
+    listed,
+    plural,
+    probability,
+    signed,
+)
 
 MOST_ROWS = 200
 """Rows of the table by block; its records are complete."""
+
+ESTIMATED = (
+    "Where runs are missing, the effect is the least-squares estimate of the additive loss + seed model, to which the "
+    "other losses contribute, and not the mean of the paired differences."
+)
 
 
 def hypotheses(findings: Sequence[Finding], *, confidence: float = 0.95) -> tuple[Table, ...]:
@@ -32,7 +47,7 @@ def _overview(findings: Sequence[Finding], confidence: float) -> Table:
         title="Hypotheses",
         columns=(
             Column("Claim", "left"),
-            Column(f"Effect [{confidence:.0%} interval]"),
+            Column(f"Effect [{confidence_text(confidence)} interval]"),
             Column("p"),
             Column("p (Holm)"),
             Column("Seeds"),
@@ -55,7 +70,12 @@ def _row(finding: Finding, notes: Footnotes, alpha: float) -> tuple[Cell, ...]:
     interval = effect_text(finding, finding.effect, finding.low, finding.high)
     return (
         Cell(f"{hypothesis.claim}\n{arms}", runs=finding.runs),
-        Cell(interval, value=_shown(finding, finding.effect), runs=finding.runs, muted=finding.p is None),
+        Cell(
+            interval,
+            value=_shown(finding, finding.effect),
+            runs=finding.runs,
+            muted=finding.p is None or bool(finding.withheld),
+        ),
         _p(finding.p, alpha),
         _p(finding.p_adjusted, alpha),
         Cell(_seeds(finding), value=finding.seeds),
@@ -99,13 +119,20 @@ def _caption(findings: Sequence[Finding], confidence: float) -> str:
     several = any(finding.tau is not None for finding in findings)
     by = "over several blocks: random effects, Hartung-Knapp" if several else "loss and seed as factors"
     sizes = sorted({_smallest(finding) for finding in findings if finding.treatment})
-    return (
-        "Treatment minus control, paired by seed, in percentage points; oscillation as a ratio. Intervals and p of "
-        f"each comparison alone ({by}); Holm's p over the {plural(family, 'comparison')} that could be made. "
+    estimated = any(test.estimated for finding in findings for test in finding.by_block if test.counts)
+    withheld = any(finding.withheld and finding.p is not None for finding in findings)
+    said = (
+        "Treatment minus control, paired by seed, in percentage points; oscillation as a ratio.",
+        ESTIMATED if estimated else "",
+        f"Intervals and p of each comparison alone ({by}); Holm's p over the {plural(family, 'comparison')} that could "
+        "be made.",
         "Supported: the interval lies on the claimed side of no effect, not within the smallest effect of interest, "
-        f"and Holm's p is at most {1 - confidence:.2g}. Not supported: no effect on that side as large as the smallest "
-        f"of interest is left{f' ({listed(sizes)})' if sizes else ''}."
+        f"and Holm's p is at most {1 - confidence:g}.",
+        "Not supported: no effect on that side as large as the smallest of interest is left"
+        f"{f' ({listed(sizes)})' if sizes else ''}.",
+        "Neither is said of runs that are not comparable or stand still." if withheld else "",
     )
+    return " ".join(each for each in said if each)
 
 
 def _smallest(finding: Finding) -> str:
@@ -142,6 +169,7 @@ def _record(finding: Finding) -> Mapping[str, Any]:
         "tau": _shown(finding, finding.tau),
         "seeds": finding.seeds,
         "blocks": finding.blocks,
+        "mixed": finding.mixed,
         "why": finding.why,
         "settle": finding.settle,
         "notes": " ".join(finding.notes),
@@ -165,17 +193,19 @@ def _blocks(findings: Sequence[Finding], confidence: float) -> Table:
                     ),
                     _p(test.p, 1 - confidence),
                     Cell(str(test.seeds), value=test.seeds),
-                    Cell(test.why, muted=True),
+                    Cell(_remark(test), muted=True),
                 )
             )
             records.append(_block_record(finding, test))
+    shown = [test for finding in findings for test in finding.by_block]
+    estimated = f" {ESTIMATED}" if any(test.estimated for test in shown) else ""
     return Table(
         name="hypotheses-blocks",
         title="Hypotheses by block",
         columns=(
             Column("Claim", "left"),
             Column("Block", "left"),
-            Column(f"Effect [{confidence:.0%} interval]"),
+            Column(f"Effect [{confidence_text(confidence)} interval]"),
             Column("p"),
             Column("Seeds"),
             Column("Remark", "left"),
@@ -184,9 +214,14 @@ def _blocks(findings: Sequence[Finding], confidence: float) -> Table:
         notes=(("", f"{len(rows) - MOST_ROWS:,} more rows are in the CSV and JSON forms."),)
         if len(rows) > MOST_ROWS
         else (),
-        caption="Each block on its own: interval and p of that comparison alone, not adjusted.",
+        caption=f"Each block on its own: interval and p of that comparison alone, not adjusted.{estimated}",
         records=tuple(records),
     )
+
+
+def _remark(test: BlockTest) -> str:
+    why = test.why if test.counts or not test.why else f"Not counted: {test.why}"
+    return " ".join(each for each in (why, *test.cautions) if each)
 
 
 def _block_record(finding: Finding, test: BlockTest) -> Mapping[str, Any]:
@@ -203,6 +238,10 @@ def _block_record(finding: Finding, test: BlockTest) -> Mapping[str, Any]:
         "seeds": test.seeds,
         "control_mean": _shown(finding, test.control_mean),
         "treatment_mean": _shown(finding, test.treatment_mean),
+        "counts": test.counts,
+        "estimated": test.estimated,
+        "mixed": test.mixed,
         "why": test.why,
+        "notes": " ".join(test.cautions),
         "runs": " ".join(test.runs),
     }

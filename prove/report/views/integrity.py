@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from prove.report.study import Block, LeftOut, Study
 from prove.report.table import Cell, Column, Table
+from prove.report.views.footnotes import mixed_runs
 from prove.report.views.numbers import DASH, listed, plural
 
 KINDS = ("failed", "unfinished", "not comparable", "no number")
@@ -54,6 +55,7 @@ def _by_loss(study: Study) -> Table:
                 "compared": compared[loss],
                 **{kind.replace(" ", "_"): counts[kind] for kind in KINDS},
                 "missing": missing[loss],
+                "mixed": mixed_runs(study.blocks, [loss]),
                 "failure_rate": rate,
                 "failures": said,
             }

@@ -78,6 +78,11 @@ def probability(p: float | None, alpha: float) -> str:
     return text.removeprefix("0")
 
 
+def confidence_text(share: float) -> str:
+    """``95%``, ``97.5%``, ``99.9%``: a confidence, or a power, with all the digits that were asked for."""
+    return f"{100 * share:g}%"
+
+
 def mean_and_sd(mean: float, sd: float | None, places: int) -> str:
     """``34.21 ± 0.52``; the mean alone where there is no SD."""
     return fixed(mean, places) if sd is None or math.isnan(mean) else f"{fixed(mean, places)} ± {fixed(sd, places)}"

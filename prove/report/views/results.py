@@ -9,10 +9,11 @@ from typing import Any
 from prove.errors import ProveError, unknown
 from prove.report.study import Block, Measure, Study
 from prove.report.table import Cell, Column, Table
-from prove.report.views.about import Images, count_images, of_effects, rests_on, spread
+from prove.report.views.about import Images, count_images, family, of_effects, rests_on, spread
 from prove.report.views.entries import SEEDS_ALONE, Entry, entries, record, remarks
-from prove.report.views.footnotes import Footnotes
-from prove.report.views.numbers import DASH, plural
+from prove.report.views.footnotes import Footnotes, mixed_runs, not_comparable
+from prove.report.views.hours import Hours, devices, mean_cell
+from prove.report.views.numbers import DASH
 from prove.report.views.wide import AXES, Group, grouped, wide_table
 
 
@@ -74,21 +75,22 @@ def _long(study: Study, block: Block, images: Images, name: str) -> Table:
     found = [entries(study, block, measure) for measure in measures]
     footnotes = Footnotes()
     hours = _hours(study, block)
-    shown = _Shown(block.baseline is not None, any(entry.p_text for entry in found[0]))
+    used = devices(each for own in hours.values() for each in own)
+    shown = _Shown(block.baseline is not None, any(entry.p_text for entry in found[0]), used)
     rows = []
     for index, loss in enumerate(block.losses):
         marks = _marks(footnotes, block, [each[index] for each in found], measures)
         first, *others = (each[index] for each in found)
-        cells = [Cell(loss, marks=marks, runs=first.runs), Cell(str(first.arm.seeds), float(first.arm.seeds))]
+        cells = [Cell(loss, marks=marks, runs=first.runs), Cell(first.seeds_text, float(first.arm.seeds))]
         cells += [first.mean_cell(footnotes), *_compared(first, shown)]
         for entry in others:
             cells += [entry.mean_cell(footnotes), *([entry.delta_cell()] if shown.effects else [])]
-        rows.append((*cells, hours[loss]))
+        rows.append((*cells, *(mean_cell(hours[loss], device) for device in used)))
     _whole(footnotes, study, block, found)
     return Table(
         name=name,
         title=f"{', '.join(study.options.metrics)}: {block.key}",
-        columns=_columns(block, measures, shown, hours_unit(study, block)),
+        columns=_columns(block, measures, shown),
         rows=tuple(rows),
         caption=_caption(study, block, found, images),
         notes=footnotes.notes,
@@ -106,16 +108,17 @@ class _Shown:
 
     effects: bool
     p: bool
+    devices: tuple[str, ...]
 
 
-def _columns(block: Block, measures: Sequence[Measure], shown: _Shown, unit: str) -> tuple[Column, ...]:
+def _columns(block: Block, measures: Sequence[Measure], shown: _Shown) -> tuple[Column, ...]:
     first, *others = measures
     columns = [Column("loss", "left"), Column("seeds"), Column(f"{first.metric} (%)")]
     if shown.effects:
         columns += [Column(f"Δ to {block.baseline}"), *([Column("p")] if shown.p else []), Column("verdict", "left")]
     for measure in others:
         columns += [Column(f"{measure.metric} (%)"), *([Column(f"Δ {measure.metric}")] if shown.effects else [])]
-    return (*columns, Column(f"{unit} h/run"))
+    return (*columns, *(Column(f"{device} h/run") for device in shown.devices))
 
 
 def _compared(entry: Entry, shown: _Shown) -> list[Cell]:
@@ -139,19 +142,14 @@ def _whole(footnotes: Footnotes, study: Study, block: Block, found: Sequence[Seq
         footnotes.whole(f"No Δ: {block.why.rstrip('.')}.")
     if any(entry.effect is not None and entry.effect.basis == "seeds" for each in found for entry in each):
         footnotes.whole(SEEDS_ALONE)
-    for sentence in (*block.warnings, *study.notes):
+    for sentence in (not_comparable(mixed_runs([block])), *block.warnings, *study.notes):
         footnotes.whole(sentence)
 
 
 def _caption(study: Study, block: Block, found: Sequence[Sequence[Entry]], images: Images) -> str:
-    compared = max(
-        sum(entry.effect is not None and entry.effect.p_adjusted is not None for entry in each) for each in found
-    )
-    family = f"the {plural(compared, 'comparison')} of this table"
-    if len(found) > 1:
-        family = f"the {plural(compared, 'comparison')} in each metric"
+    together = family(dict(zip(study.options.metrics, found, strict=True)), "in each metric" if len(found) > 1 else "")
     every = [entry for each in found for entry in each]
-    parts = [f"{spread(every)}.", rests_on(study, [block], images), of_effects(study, every, family)]
+    parts = [f"{spread(every)}.", rests_on(study, [block], images), of_effects(study, every, together)]
     return " ".join(part for part in parts if part)
 
 
@@ -164,29 +162,9 @@ def _record(study: Study, block: Block, entry: Entry, measure: Measure) -> dict[
     }
 
 
-def hours_unit(study: Study, block: Block) -> str:
-    """``GPU``; ``CPU`` where no run of the block had one."""
-    hours = [study.hours(run) for run in block.runs.values()]
-    return "CPU" if hours and not any(gpu for gpu, _ in hours) else "GPU"
-
-
-def _hours(study: Study, block: Block) -> dict[str, Cell]:
-    """Mean hours of a run, by loss."""
-    place = 0 if hours_unit(study, block) == "GPU" else 1
-    by_loss: dict[str, list[float]] = {loss: [] for loss in block.losses}
+def _hours(study: Study, block: Block) -> dict[str, list[Hours]]:
+    """Hours of each run, by loss."""
+    by_loss: dict[str, list[Hours]] = {loss: [] for loss in block.losses}
     for (loss, _), run in block.runs.items():
-        by_loss[loss].append(study.hours(run)[place])
-    cells = {}
-    for loss, hours in by_loss.items():
-        mean = sum(hours) / len(hours) if hours else None
-        cells[loss] = Cell(DASH, muted=True) if mean is None else Cell(hours_text(mean), mean)
-    return cells
-
-
-def hours_text(hours: float) -> str:
-    """Two or three significant digits."""
-    if hours >= 10:
-        return f"{hours:,.1f}"
-    if hours >= 0.1 or hours == 0:
-        return f"{hours:.2f}"
-    return f"{hours:.3f}" if hours >= 0.01 else f"{hours:.2g}"
+        by_loss[loss].append(study.hours(run))
+    return by_loss

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from prove.report.study import Block, Measure, Study
 from prove.report.table import Cell, Column, Table
-from prove.report.views.about import Images, count_images, of_effects, rests_on, spread
+from prove.report.views.about import Images, count_images, family, of_effects, rests_on, spread
 from prove.report.views.entries import entries, record, remarks
-from prove.report.views.footnotes import Footnotes
-from prove.report.views.numbers import plural
+from prove.report.views.footnotes import Footnotes, mixed_runs, not_comparable
 from prove.spec.job import METRICS
 
 
@@ -35,12 +34,13 @@ def _table(study: Study, block: Block, measures: Sequence[Measure], images: Imag
         rows.append((head, *(each[index].stacked_cell(footnotes) for each in found)))
     if block.baseline is None:
         footnotes.whole(f"No Δ: {block.why.rstrip('.')}.")
+    footnotes.whole(not_comparable(mixed_runs([block])))
     every = [entry for each in found for entry in each]
-    compared = len(block.losses) - 1
+    by_metric = {measure.metric: each for measure, each in zip(measures, found, strict=True)}
     caption = [
         f"{spread(every)} (number of seeds), in percent; ECE is better when lower.",
         rests_on(study, [block], images),
-        of_effects(study, every, f"the {plural(compared, 'comparison')} in each column, not over the columns"),
+        of_effects(study, every, family(by_metric, "in each column, not over the columns")),
     ]
     return Table(
         name=name,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from prove.report.study import Block, Measure, Study
 from prove.report.table import Cell, Column, Table
-from prove.report.views.about import Images, of_effects, rests_on, spread
+from prove.report.views.about import Images, family, of_effects, rests_on, spread
 from prove.report.views.entries import SEEDS_ALONE, Entry, entries, record, remarks
-from prove.report.views.footnotes import Footnotes
+from prove.report.views.footnotes import Footnotes, mixed_runs, not_comparable
 from prove.report.views.numbers import DASH
 
 AXES = ("loss", "model", "dataset", "strategy", "settings")
@@ -76,6 +76,10 @@ def wide_table(study: Study, group: Group, measure: Measure, images: Images, nam
     by_block = {block.key: {entry.loss: entry for entry in entries(study, block, measure)} for block in group.blocks}
     for place, (block, loss) in group.cells.items():
         found[place] = by_block[block.key][loss]
+    together = family(
+        {str(block.key): by_block[block.key].values() for block in group.blocks},
+        "of a block (dataset, model, strategy)",
+    )
     footnotes = Footnotes()
     rows = []
     for row in group.rows:
@@ -94,7 +98,7 @@ def wide_table(study: Study, group: Group, measure: Measure, images: Images, nam
         title=": ".join(part for part in (measure.metric, group.title) if part) + f", by {group.columns_axis}",
         columns=(Column(group.rows_axis, "left"), *(Column(column or DASH) for column in group.columns)),
         rows=tuple(rows),
-        caption=_caption(study, group, measure, list(found.values()), images),
+        caption=_caption(study, group, measure, list(found.values()), together, images),
         notes=footnotes.notes,
         records=tuple(record(study, group.cells[place][0], entry, measure) for place, entry in found.items()),
     )
@@ -103,6 +107,7 @@ def wide_table(study: Study, group: Group, measure: Measure, images: Images, nam
 def _whole(footnotes: Footnotes, study: Study, group: Group, found: Sequence[Entry]) -> None:
     if any(entry.effect is not None and entry.effect.basis == "seeds" for entry in found):
         footnotes.whole(SEEDS_ALONE)
+    footnotes.whole(not_comparable(mixed_runs(group.blocks)))
     for block in group.blocks:
         if block.baseline is None:
             footnotes.whole(f"No Δ for {block.key}: {block.why.rstrip('.')}.")
@@ -112,8 +117,10 @@ def _whole(footnotes: Footnotes, study: Study, group: Group, found: Sequence[Ent
         footnotes.whole(sentence)
 
 
-def _caption(study: Study, group: Group, measure: Measure, found: Sequence[Entry], images: Images) -> str:
-    effects = of_effects(study, found, "the comparisons of a block (dataset, model, strategy)")
-    below = "; below it Δ, interval, p" if effects else ""
+def _caption(
+    study: Study, group: Group, measure: Measure, found: Sequence[Entry], together: str, images: Images
+) -> str:
+    effects = of_effects(study, found, together)
+    below = "; below it Δ, interval, p" if any(entry.delta_text for entry in found) else ""
     cell = f"{spread(found)} (number of seeds) of {measure.metric} in percent{below}."
     return " ".join(part for part in (cell, rests_on(study, group.blocks, images), effects) if part)
