@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import lru_cache
@@ -50,6 +50,8 @@ class Design:
         missing: chance that a run is not there.
         images: validation images; 0 where they make no noise.
         loss_image_sd, run_image_sd: per image, of the loss and of the single run on it.
+        common_image_sd: per image, of the loss on it, whatever the model. Pooled blocks are then models on one dataset;
+            None for a dataset each.
         tail_df: of the t law of the run's noise, scaled to `run_sd`; 0 for the normal law.
     """
 
@@ -64,6 +66,7 @@ class Design:
     images: int = 0
     loss_image_sd: float = 0.0
     run_image_sd: float = 0.0
+    common_image_sd: float | None = None
     tail_df: int = 0
 
     @property
@@ -74,8 +77,16 @@ class Design:
     def names(self) -> tuple[str, ...]:
         return ("ce", *(f"loss{n}" for n in range(1, self.losses)))
 
-    def simulate(self, rng: np.random.Generator, shift: Floats | None = None) -> BlockData:
-        """One block; `shift` ``[L]`` is added to the effects."""
+    def draw_shared(self, rng: np.random.Generator) -> Floats | None:
+        """``[L, images]`` what the losses do on the images of one dataset, whatever the model."""
+        if self.common_image_sd is None:
+            return None
+        return np.asarray(self.common_image_sd * rng.standard_normal((self.losses, self.images)))
+
+    def simulate(
+        self, rng: np.random.Generator, shift: Floats | None = None, shared: Floats | None = None
+    ) -> BlockData:
+        """One block; `shift` ``[L]`` is added to the effects; `shared` is of `draw_shared`."""
         shape = self.losses, self.seeds
         noise = rng.standard_t(self.tail_df, shape) if self.tail_df else rng.standard_normal(shape)
         noise *= self.run_sd / (np.sqrt(self.tail_df / (self.tail_df - 2)) if self.tail_df else 1.0)
@@ -88,10 +99,15 @@ class Design:
             pixels = 8.0 * rng.standard_normal(self.images)
             pixels = pixels + self.loss_image_sd * rng.standard_normal((self.losses, 1, self.images))
             pixels = pixels + self.run_image_sd * rng.standard_normal((*shape, self.images))
+            pixels = pixels if shared is None else pixels + shared[:, None]
             replicates = values[..., None] + pixels @ resamples(self.images)
             values = values + pixels.mean(axis=-1)
         values[rng.random(shape) < self.missing] = np.nan
-        return BlockData(self.names, "ce", tuple(range(self.seeds)), values, replicates, images=self.images or None)
+        same = None if shared is None else "the same"
+        return BlockData(
+            self.names, "ce", tuple(range(self.seeds)), values, replicates, images=self.images or None,
+            dataset=same or "", images_digest=same,
+        )  # fmt: skip
 
 
 @lru_cache
@@ -186,10 +202,11 @@ def pool_coverage(design: Design, blocks: int, tau: float, simulations: int, see
         hits, alarms = [], []
         for _ in range(simulations):
             results = []
+            shared = made.draw_shared(rng)
             for _ in range(blocks):
                 shift = tau * rng.standard_normal(design.losses)
                 shift[0] = 0.0
-                results.append(compare(made.simulate(rng, shift), smallest_effect=0.0))
+                results.append(compare(made.simulate(rng, shift, shared), smallest_effect=0.0))
             pooled = pool(results)
             hits += [_within(true, (each.low, each.high)) for each, true in zip(pooled, made.effects[1:], strict=True)]
             alarms.append(any(each.verdict in (Verdict.BETTER, Verdict.WORSE) for each in pooled))
@@ -276,22 +293,43 @@ ONE_SEED = tuple(
 )
 POOLED = (
     *(((Design("", 4, seeds)), blocks, tau) for seeds in (3, 5) for blocks in (3, 6, 12) for tau in (0.0, 0.3)),
+    *(((Design("", 2, 3)), blocks, tau) for blocks in (8, 16) for tau in (0.0, 0.3)),
     *(
         (Design("", 4, 1, images=100, loss_image_sd=0.6, run_image_sd=0.6), blocks, tau)
         for blocks in (3, 6, 12)
         for tau in (0.0, 0.3)
     ),
 )
+ONE_DATASET = tuple(
+    (Design("", 4, 3, run_sd=0.2, images=100, loss_image_sd=own, run_image_sd=2.0, common_image_sd=common), blocks, tau)
+    for own, common in ((2.5, 2.5), (1.0, 5.0), (2.5, 0.0))
+    for blocks in (4, 8)
+    for tau in (0.0, 0.3)
+)
 MIOU = ((2, 3, 100), (6, 3, 100), (6, 5, 100), (6, 10, 100))
 
 
-def report(simulations: int) -> Iterator[str]:
-    """The tables, line by line, in Markdown."""
+PARTS = ("blocks", "one seed", "pooled", "one dataset")
+
+
+def report(simulations: int, parts: Sequence[str] = PARTS) -> Iterator[str]:
+    """The tables, line by line, in Markdown; only these `PARTS`."""
     error = 100 * np.sqrt(0.95 * 0.05 / simulations)
     yield f"{simulations} simulations a row unless it says otherwise, {RESAMPLES} resamples of the images: a share of"
     yield f"95% is known to {error:.1f} points (one standard error)."
     yield f"{os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}; {date.today()}."
     yield ""
+    if "blocks" in parts:
+        yield from _block_table(simulations)
+    if "one seed" in parts:
+        yield from _one_seed_table(simulations)
+    if "pooled" in parts:
+        yield from _pooled_table(simulations // 2)
+    if "one dataset" in parts:
+        yield from _one_dataset_table(simulations // 8)
+
+
+def _block_table(simulations: int) -> Iterator[str]:
     yield "| noise | losses | seeds | holds together | holds alone | false alarm | best kept |"
     yield "|---|---|---|---|---|---|---|"
     for design in BLOCKS:
@@ -303,16 +341,33 @@ def report(simulations: int) -> Iterator[str]:
         name = f"mIoU from counts, {images} images ({simulations // 4} simulations)"
         yield f"| {name} | {losses} | {seeds} | {' | '.join(map(percent, pair))} | | |"
     yield ""
+
+
+def _one_seed_table(simulations: int) -> Iterator[str]:
     yield "| one seed, images | holds these checkpoints' difference | holds the loss's effect |"
     yield "|---|---|---|"
     for design in ONE_SEED:
         yield f"| {design.images} | {' | '.join(map(percent, one_seed_coverage(design, simulations)))} |"
     yield ""
-    yield f"| pooled ({simulations // 2} simulations), seeds | blocks | tau | holds | false alarm |"
-    yield "|---|---|---|---|---|"
+
+
+def _pooled_table(simulations: int) -> Iterator[str]:
+    yield f"| pooled ({simulations} simulations), losses | seeds | blocks | tau | holds | false alarm |"
+    yield "|---|---|---|---|---|---|"
     for design, blocks, tau in POOLED:
-        pair = pool_coverage(design, blocks, tau, simulations // 2)
-        yield f"| {design.seeds} | {blocks} | {tau} | {' | '.join(map(percent, pair))} |"
+        pair = pool_coverage(design, blocks, tau, simulations)
+        yield f"| {design.losses} | {design.seeds} | {blocks} | {tau} | {' | '.join(map(percent, pair))} |"
+    yield ""
+
+
+def _one_dataset_table(simulations: int) -> Iterator[str]:
+    name = f"models on one dataset ({simulations} simulations): loss x image SD common to all"
+    yield f"| {name} | of each | models | tau | holds | false alarm |"
+    yield "|---|---|---|---|---|---|"
+    for design, blocks, tau in ONE_DATASET:
+        pair = pool_coverage(design, blocks, tau, simulations)
+        sds = f"{design.common_image_sd} | {design.loss_image_sd}"
+        yield f"| {sds} | {blocks} | {tau} | {' | '.join(map(percent, pair))} |"
 
 
 def percent(share: float) -> str:
@@ -323,9 +378,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=4000)
     parser.add_argument("-o", "--output", type=Path, help="write the tables here, too")
+    parser.add_argument("--only", choices=PARTS, action="append", help="only this table; may be given again")
     arguments = parser.parse_args()
     lines = []
-    for line in report(arguments.simulations):
+    for line in report(arguments.simulations, arguments.only or PARTS):
         print(line, flush=True)
         lines.append(line)
     if arguments.output is not None:

@@ -12,6 +12,7 @@ from prove.launch.folder import LaunchDir
 from prove.launch.start import row_of
 from prove.spec.job import Job
 from prove.store.fold import MALFORMED
+from prove.store.register import shown
 
 if TYPE_CHECKING:
     from prove.store import Store
@@ -41,7 +42,7 @@ def _take_back(store: Store, folder: LaunchDir) -> None:
     for number in _numbers(folder) if closed_at is None else ():
         for each in folder.assignments(number):
             job = Job.from_dict(each.job)
-            jobs.append((job, str(job.loss)))
+            jobs.append((job, shown(job.loss)))
             tasks[job.key] = number
     row = replace(row_of(launch), id=folder.id, closed_at=closed_at)
     store.take_back(row, jobs, tasks)

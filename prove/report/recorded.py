@@ -248,7 +248,7 @@ class RecordedStudy:
         found = {
             name
             for name, numbers in self._results[scope, metric, self.options.checkpoint].items()
-            if not ids.isdisjoint(numbers)
+            if any(run_id in numbers for run_id in ids)
         }
         if scope == "condition":
             return tuple(sorted(found))

@@ -20,7 +20,8 @@ class Additive:
     """Least squares of value = loss + seed + noise, over the cells of a block that are there.
 
     Attributes:
-        means: ``[L]`` estimates of the losses, up to a constant that all share; NaN where there is no run.
+        means: ``[L]`` what the losses' means over all seeds would be; NaN where there is no run. Of losses that the
+            runs don't connect, each over the seeds that it is connected with.
         unit_variance: ``[L, L]`` variance of the difference of two of them, in units of one run's noise variance: 2/S
             in a complete block of S seeds. NaN where the runs don't connect the two losses.
         df: of the residuals.
@@ -64,9 +65,13 @@ def fit_additive(values: Floats) -> Additive:
         return _complete(filled, centre)
     inverse, projection, df = _design(there)
     squares, means = _least_squares(filled, there, inverse)
+    unit_variance = _differences(inverse, projection, has_runs)
+    seeds = (np.isfinite(unit_variance) @ there) > 0
+    by_seed = np.where(there, filled - means[:, None], 0.0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+    means = means + (seeds * by_seed).sum(axis=1) / np.maximum(seeds.sum(axis=1), 1)
     return Additive(
         means=np.where(has_runs, means + centre, np.nan),
-        unit_variance=_differences(inverse, projection, has_runs),
+        unit_variance=unit_variance,
         df=int(df),
         squares=squares,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from scipy import special
 
 from prove.stats.additive import Additive, fit_additive, noisier, seed_correlation
 from prove.stats.effects import Arm, BlockData, BlockResult, Effect, Verdict
-from prove.stats.images import ImageNoise, degrees_of_freedom, image_noise, percentiles, usable
+from prove.stats.images import ImageNoise, degrees_of_freedom, image_draws, image_noise, percentiles, usable
 from prove.stats.multiplicity import dunnett_p, dunnett_quantile, dunnett_quantiles, hsu_quantile
 from prove.stats.resampling import FEWEST_CROSSED, FEWEST_FLIPPED, crossed_interval, sign_flip_p
 from prove.stats.verdict import verdict
@@ -43,7 +43,7 @@ def compare(data: BlockData, *, smallest_effect: float, confidence: float = 0.95
         ValueError: shapes that don't fit, a baseline that is not among the losses, options out of range.
     """
     values = _checked(data, smallest_effect, confidence)
-    replicates = usable(values, data.replicates)
+    replicates = usable(values, data.replicates, data.images)
     fit = fit_additive(values)
     there, base = np.isfinite(values), data.losses.index(data.baseline)
     noisy = noisier(values, fit, np.where(np.arange(len(values)) == base, _UNEQUAL, _UNEQUAL / max(1, len(values) - 1)))
@@ -65,6 +65,8 @@ def compare(data: BlockData, *, smallest_effect: float, confidence: float = 0.95
         higher_is_better=data.higher_is_better,
         correlation=family.rho if len(family.losses) > 1 else None,
         noisier=tuple(loss for loss, more in zip(data.losses, noisy, strict=True) if more),
+        dataset=data.dataset,
+        images_digest=data.images_digest,
     )
 
 
@@ -90,7 +92,7 @@ class _Block:
     values: Floats
     baseline: int
     paired: NDArray[np.intp]
-    replicates: Floats | None
+    replicates: NDArray[np.floating] | None
     fit: Additive
     noise: ImageNoise | None
     spread: _Spread | None
@@ -185,6 +187,7 @@ def _effects_of_seeds(block: _Block, family: _Family) -> tuple[Effect, ...]:
         reach = _quantiles(len(chosen), df, family.rho, block.confidence) * se
         alone = 2 * special.stdtr(df, -np.abs(delta / se))
         together = dunnett_p(delta / se, len(chosen), df, family.rho)
+        draws = None if block.noise is None else _image_draws(block)
         for n, loss in enumerate(chosen):
             seeds = int(block.paired[loss])
             low, high = float(delta[n] - reach[n]), float(delta[n] + reach[n])
@@ -206,6 +209,7 @@ def _effects_of_seeds(block: _Block, family: _Family) -> tuple[Effect, ...]:
                 verdict=verdict(low, high, block.smallest_effect, higher_is_better=block.data.higher_is_better)
                 if seeds > 1
                 else Verdict.NO_VERDICT,
+                image_draws=None if draws is None else draws[loss],
             )
     return tuple(effects[loss] for loss in sorted(effects))
 
@@ -219,17 +223,18 @@ def _quantiles(comparisons: int, df: Floats, rho: float, confidence: float) -> F
 def _effects_of_images(block: _Block) -> tuple[Effect, ...]:
     """One seed, or seeds that are copies: what other images would have given, for these checkpoints."""
     base = block.baseline
+    draws = None if block.replicates is None else _image_draws(block)
     effects = []
     for loss in range(len(block.data.losses)):
         if loss == base:
             continue
         resampled = None if block.replicates is None else _paired(block.replicates, base, loss, block.values)
         interval = None if resampled is None or not len(resampled) else _percentiles(block, resampled.mean(axis=0))
-        if resampled is None or interval is None:
+        if resampled is None or interval is None or draws is None:
             effects.append(_without_interval(block, loss))
             continue
         se = float(resampled.mean(axis=0).std(ddof=1))
-        effects.append(_without_interval(block, loss, interval=interval, image_se=se))
+        effects.append(replace(_without_interval(block, loss, interval=interval, image_se=se), image_draws=draws[loss]))
     return tuple(effects)
 
 
@@ -258,7 +263,12 @@ def _without_interval(
     )
 
 
-def _paired(cells: Floats, base: int, loss: int, values: Floats | None = None) -> Floats:
+def _image_draws(block: _Block) -> NDArray[np.float32]:
+    assert block.data.replicates is not None
+    return image_draws(block.values, block.data.replicates, block.baseline, block.data.images)
+
+
+def _paired(cells: NDArray[np.floating], base: int, loss: int, values: Floats | None = None) -> Floats:
     """Differences at the seeds that both have, in their order.
 
     Args:
@@ -267,7 +277,7 @@ def _paired(cells: Floats, base: int, loss: int, values: Floats | None = None) -
     """
     there = np.isfinite(cells if values is None else values)
     shared = there[base] & there[loss]
-    return np.asarray(cells[loss, shared] - cells[base, shared])
+    return np.asarray(cells[loss, shared] - cells[base, shared], float)
 
 
 def _crossed(block: _Block, loss: int) -> tuple[float, float] | None:
@@ -276,12 +286,15 @@ def _crossed(block: _Block, loss: int) -> tuple[float, float] | None:
     return crossed_interval(_paired(block.replicates, block.baseline, loss, block.values), block.confidence)
 
 
-def _percentiles(block: _Block, resampled: Floats) -> tuple[float, float] | None:
+def _percentiles(block: _Block, resampled: NDArray[np.floating]) -> tuple[float, float] | None:
     return percentiles(resampled, block.confidence)
 
 
 def _arms(block: _Block) -> tuple[Arm, ...]:
-    values, best = block.values, _may_be_best(block)
+    values, ranked = block.values, list(_ranked(block))
+    best = _may_be_best(block, ranked)
+    adjusted = np.full(len(values), np.nan)
+    adjusted[ranked] = block.fit.means[ranked]
     there = np.isfinite(values)
     seeds = np.count_nonzero(there, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -302,30 +315,36 @@ def _arms(block: _Block) -> tuple[Arm, ...]:
             interval = _percentiles(block, block.replicates[n, there[n]].mean(axis=0))
         low, high = interval or (None, None)
         sd = float(sds[n]) if seeds[n] > 1 else None
-        arms.append(Arm(loss, int(seeds[n]), float(means[n]), sd, low, high, best[n]))
+        arms.append(Arm(loss, int(seeds[n]), float(means[n]), sd, low, high, best[n], float(adjusted[n])))
     return tuple(arms)
 
 
-def _may_be_best(block: _Block) -> list[bool | None]:
-    """Hsu's comparison with the best, among the losses with two or more runs that the seeds connect."""
+def _ranked(block: _Block) -> tuple[int, ...]:
+    """The losses whose means can be ranked: most that the seeds connect, those with the baseline where it is equal.
+
+    Where a loss has two runs or more, those with one are not ranked: a run says too little about a loss.
+    """
+    runs = np.count_nonzero(np.isfinite(block.values), axis=1)
+    several = (runs > 0) & (runs >= min(2, runs.max(initial=0)))
+    connected = np.isfinite(block.fit.unit_variance) & several & several[:, None]
+    group = connected[(connected.sum(axis=1) + 0.5 * connected[block.baseline]).argmax()]
+    alone = np.count_nonzero(group) == 1 < np.count_nonzero(runs)
+    return () if alone else tuple(int(i) for i in np.flatnonzero(group))
+
+
+def _may_be_best(block: _Block, ranked: list[int]) -> list[bool | None]:
+    """Hsu's comparison with the best, among the losses that are ranked."""
     answer: list[bool | None] = [None] * len(block.data.losses)
     spread = block.spread
-    if spread is None:
+    if spread is None or len(ranked) < 2:
         return answer
-    several = np.count_nonzero(np.isfinite(block.values), axis=1) > 1
-    connected = np.isfinite(spread.total) & several & several[:, None]
-    anchor = block.baseline if several[block.baseline] else int(connected.sum(axis=1).argmax())
-    arms = tuple(int(i) for i in np.flatnonzero(connected[anchor]))
-    if len(arms) < 2:
-        return answer
-    chosen = list(arms)
-    total = spread.total[np.ix_(chosen, chosen)]
-    df = float(spread.df[np.ix_(chosen, chosen)][~np.eye(len(chosen), dtype=bool)].min() // 1)
-    rho = _smallest_correlation(spread, arms, arms)
-    quantile = hsu_quantile(len(arms) - 1, df, rho, block.confidence)
-    means = block.fit.means[chosen] * (1 if block.data.higher_is_better else -1)
+    total = spread.total[np.ix_(ranked, ranked)]
+    df = float(spread.df[np.ix_(ranked, ranked)][~np.eye(len(ranked), dtype=bool)].min() // 1)
+    rho = _smallest_correlation(spread, tuple(ranked), tuple(ranked))
+    quantile = hsu_quantile(len(ranked) - 1, df, rho, block.confidence)
+    means = block.fit.means[ranked] * (1 if block.data.higher_is_better else -1)
     beaten_by = means - means[:, None] - quantile * np.sqrt(total)
     np.fill_diagonal(beaten_by, -1.0)
-    for n, arm in enumerate(arms):
+    for n, arm in enumerate(ranked):
         answer[arm] = bool((beaten_by[n] <= 0).all())
     return answer

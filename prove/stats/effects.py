@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import numpy as np
@@ -34,7 +34,11 @@ class BlockData:
         replicates: ``[L, S, B]`` the same metric on B resamples of the images, the same resamples for every run; NaN
             where ``values`` is. None where per-image counts are not at hand.
         higher_is_better: False for ECE.
-        images: how many were resampled; None for "many". With few, their variance is itself uncertain.
+        images: how many were resampled; None for "many". With few, their variance is itself uncertain; fewer than two
+            say nothing.
+        dataset: blocks of one dataset are judged on the same images, or may be; empty where that is unknown.
+        images_digest: which images were resampled: equal for equal images and resamples in the same order; None
+            where that is unknown.
     """
 
     losses: tuple[str, ...]
@@ -44,6 +48,8 @@ class BlockData:
     replicates: Floats | None = None
     higher_is_better: bool = True
     images: int | None = None
+    dataset: str = ""
+    images_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,12 @@ class Arm:
         seed_sd: standard deviation over the seeds (n-1); None with fewer than two.
         low, high: interval of the mean: t over seeds and images; from images alone with one seed; None where neither
             is possible.
-        may_be_best: it can't be told apart from the arm with the best mean (Hsu's comparison with the best); None
-            where one can't tell.
+        may_be_best: it can't be told apart from the arm with the best adjusted mean (Hsu's comparison with the best);
+            None where one can't tell.
+        adjusted_mean: what the mean over all seeds of the block would be, by the additive model: a loss is not better
+            because its bad seeds are missing. Equals `mean` where the loss has all seeds. By it losses are ranked; it
+            is NaN where that can't be done: without a run, with one while others have more, or where no seeds connect
+            the loss with most others.
     """
 
     loss: str
@@ -67,6 +77,7 @@ class Arm:
     low: float | None
     high: float | None
     may_be_best: bool | None
+    adjusted_mean: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -79,13 +90,17 @@ class Effect:
         low, high: simultaneous interval (basis ``images``: of this comparison alone); None where none is possible.
         p: of this comparison alone, two-sided; None where none is possible.
         p_adjusted: for all comparisons with the baseline in this block (Dunnett).
-        se: standard error of delta; `seed_se` and `image_se` are its parts.
+        se: standard error of delta; `seed_se` and `image_se` are its parts. An `image_se` of 0 means that the images'
+            part can't be told from 0; None, that nothing is known about it.
         df: Satterthwaite's degrees of freedom of ``se``.
         seeds: paired seeds.
         p_sign_flip: exact sign-flip p over the paired seeds; None with fewer than 6.
         crossed: percentile interval of the crossed seed x image bootstrap, a cross-check; None with fewer than 8 seeds.
         basis: ``seeds and images``, ``seeds`` (no per-image counts), ``images`` (one seed, or seeds whose results
-            are copies of each other: these checkpoints only) or ``nothing`` (the same, and no counts).
+            are copies of each other: these checkpoints only) or ``nothing`` (the same, and no counts). Counts of
+            fewer than two images, or whose resamples are all alike, are no counts.
+        image_draws: ``[B]`` what the resamples of the images make of delta, centred and scaled so that their variance
+            is the images'; NaN where a resample leaves the metric undefined. None where `image_se` is.
     """
 
     loss: str
@@ -103,6 +118,7 @@ class Effect:
     crossed: tuple[float, float] | None
     basis: str
     verdict: Verdict
+    image_draws: NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -121,6 +137,7 @@ class BlockResult:
         correlation: of two effects with each other that `critical` and the adjusted p assume; None without them.
         noisier: losses whose results scatter more over the seeds than the others' (F test at 5%). Their differences
             are judged by their own scatter, with its few degrees of freedom, where that is larger.
+        dataset, images_digest: of the data.
     """
 
     baseline: str
@@ -135,6 +152,8 @@ class BlockResult:
     higher_is_better: bool
     correlation: float | None = None
     noisier: tuple[str, ...] = ()
+    dataset: str = ""
+    images_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +165,10 @@ class PooledEffect:
         tau: SD of the true effect between blocks, in percentage points.
         blocks: that have an effect of this loss with a standard error.
         verdicts: how many blocks had which.
-        mean_rank, rank_low, rank_high: over the blocks, 1 is best, ties share; interval of the mean rank.
+        mean_rank, rank_low, rank_high: over the blocks, by adjusted means, 1 is best, ties share; interval of the
+            mean rank.
+        shares_images: some blocks are of one dataset, and what its images do to all of them is unknown (no counts per
+            image): then the interval holds for these images only.
     """
 
     loss: str
@@ -162,6 +184,7 @@ class PooledEffect:
     rank_low: float | None
     rank_high: float | None
     verdict: Verdict
+    shares_images: bool = False
 
 
 @dataclass(frozen=True)
@@ -169,8 +192,13 @@ class Precision:
     """What a block's design can see.
 
     Attributes:
-        detectable: smallest effect seen with the asked power at the present number of seeds, in percentage points.
+        detectable: smallest effect seen (its simultaneous interval leaves 0 out) with the asked power at the present
+            number of seeds, in percentage points; None without an estimate of the seeds' noise. Where comparisons
+            differ (missing runs, images), that of the middle one, of two the less precise. A loss that is `noisier`
+            than the rest is left out: for it, only larger effects are seen. If the baseline is noisier, so is every
+            comparison, and none is left out.
         power: the power asked for, such as 0.8.
+        seeds: paired seeds of that comparison.
         seeds_needed: open comparison -> seeds per loss at which its present delta would be settled (its interval
             excludes 0, or lies inside the smallest effect) with that power; None where more than `limit` would be
             needed.

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _LEAST_SHARE = 0.5
-_NOTHING = 1e-9
-"""Percentage points: an interval narrower than this says that images don't matter here, not that nothing does."""
+_NOTHING = 1e-5
+"""Percentage points, about the rounding of a replicate that is kept in single precision. Resamples that differ by less
+say that images don't matter here, not that nothing does."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,40 +37,46 @@ class ImageNoise:
     df: int
 
 
-def usable(values: Floats, replicates: NDArray[np.floating] | None) -> Floats | None:
-    """The replicates, as ``[L, S, B]`` doubles, without the resamples in which a run's metric is undefined.
+def usable(values: Floats, replicates: NDArray[np.floating] | None, images: int | None) -> NDArray[np.floating] | None:
+    """The replicates ``[L, S, B]`` without the resamples in which a run's metric is undefined.
 
     A class may be missing from a resample; then it is missing for every run, and the resample is dropped for all.
 
     Returns:
-        None without replicates, or where fewer than half of the resamples are left.
+        None without replicates, with fewer than two images, or where fewer than half of the resamples, or two, are
+        left.
     """
-    if replicates is None or replicates.shape[-1] < 2:
+    if replicates is None or (images is not None and images < 2):
         return None
     there = np.isfinite(values)
-    cells = np.asarray(replicates, float)
-    known = np.isfinite(cells[there].sum(axis=0))
-    if known.mean() < _LEAST_SHARE:
+    runs = replicates.reshape(there.size, -1) if there.all() else replicates[there]
+    known = np.isfinite(runs.sum(axis=0))
+    if np.count_nonzero(known) < max(2, _LEAST_SHARE * len(known)):
         return None
-    return cells if known.all() else cells[..., known]
+    return replicates if known.all() else replicates[..., known]
 
 
-def image_noise(values: Floats, replicates: Floats, images: int | None) -> ImageNoise:
+def image_noise(values: Floats, replicates: NDArray[np.floating], images: int | None) -> ImageNoise | None:
     """Split the images' noise off, from resamples that all runs share.
 
     Args:
         values: ``[L, S]`` with NaN where there is no run.
         replicates: of `usable`.
         images: how many were resampled; None for many.
+
+    Returns:
+        None where no run's resamples differ: then they tell nothing.
     """
     there = np.isfinite(values)
     losses, seeds = there.shape
     resamples = replicates.shape[-1]
-    centred = np.where(there[..., None], replicates, 0.0)
-    centred = centred - centred.mean(axis=-1, keepdims=True)
-    flat = centred.reshape(losses * seeds, resamples)
-    scale = 1 / (resamples - 1) * (1.0 if images is None or images < 2 else images / (images - 1))
-    gram = (flat @ flat.T).reshape(losses, seeds, losses, seeds) * scale
+    flat = replicates.reshape(losses * seeds, resamples)
+    flat = flat if there.all() else np.where(there.reshape(-1, 1), flat, 0)
+    flat = flat - flat.mean(axis=-1, keepdims=True, dtype=float).astype(flat.dtype)
+    gram = np.asarray(flat @ flat.T, float) * _larger(images) / (resamples - 1)
+    if gram.diagonal().max(initial=0.0) <= _NOTHING**2:
+        return None
+    gram = gram.reshape(losses, seeds, losses, seeds)
     crossed = gram * (1 - np.eye(seeds))[:, None, :]
     cells = there.astype(float)
     runs = cells.sum(axis=1)
@@ -78,6 +85,35 @@ def image_noise(values: Floats, replicates: Floats, images: int | None) -> Image
         difference=_differences(gram, crossed, cells, runs),
         df=resamples - 1 if images is None else max(1, min(resamples, images) - 1),
     )
+
+
+def _larger(images: int | None) -> float:
+    """A resample of n images varies as if the sample were the population: by (n - 1) / n too little."""
+    return 1.0 if images is None else images / (images - 1)
+
+
+def image_draws(
+    values: Floats, replicates: NDArray[np.floating], baseline: int, images: int | None
+) -> NDArray[np.float32]:
+    """``[L, B]`` mean difference to the baseline over the paired seeds, on each resample: centred, and scaled so that
+    its variance is that over the choice of images. NaN where a run's metric is undefined, 0 without a pair.
+
+    Args:
+        values: ``[L, S]`` with NaN where there is no run.
+        replicates: ``[L, S, B]``, all of them.
+        baseline: its index.
+        images: how many were resampled, 2 or more; None for many.
+    """
+    there = np.isfinite(values)
+    paired = there & there[baseline]
+    if paired.all():
+        means = replicates.mean(axis=1)
+        means = means - means[baseline]
+    else:
+        differences = np.where(paired[..., None], replicates - replicates[baseline], 0)
+        means = differences.sum(axis=1) / np.maximum(np.count_nonzero(paired, axis=1), 1)[:, None]
+    centred = means - means.mean(axis=1, keepdims=True, where=np.isfinite(means))
+    return np.asarray(centred * np.sqrt(_larger(images)), np.float32)
 
 
 def _arms(gram: Floats, crossed: Floats, runs: Floats) -> Floats:
@@ -117,7 +153,7 @@ def degrees_of_freedom(seeds: Floats, seed_df: Floats, images: Floats, image_df:
     return np.maximum(np.where(np.isfinite(df), df, seed_df), np.minimum(seed_df, image_df))
 
 
-def percentiles(replicates: Floats, confidence: float) -> tuple[float, float] | None:
+def percentiles(replicates: NDArray[np.floating], confidence: float) -> tuple[float, float] | None:
     """Interval from resamples of the images alone.
 
     Args:

@@ -73,7 +73,7 @@ def dunnett_p(t: ArrayLike, comparisons: int, df: ArrayLike, correlation: float 
     if comparisons == 1:
         return np.asarray(alone)
     one = freedom.size and freedom.flat[0] == freedom.min() == freedom.max()
-    scales = _cached_scales(float(freedom.flat[0])) if one else _scales(freedom.ravel())
+    scales = _scales(freedom.flat[:1] if one else freedom.ravel())
     tail, _ = _tails(_law(comparisons, float(correlation), "two"), statistic.ravel(), *scales)
     return np.clip(tail.reshape(statistic.shape), alone, np.minimum(1.0, comparisons * alone))
 
@@ -113,17 +113,17 @@ def _density(x: Floats) -> Floats:
 
 def _scales(df: Floats) -> tuple[Floats, Floats]:
     """Values of s and their weights, a row for each of n degrees of freedom."""
-    freedom = np.minimum(df, 1e8)[:, None]
+    return _computed_scales(np.asarray(df, float).tobytes())
+
+
+@lru_cache(maxsize=256)
+def _computed_scales(df: bytes) -> tuple[Floats, Floats]:
+    freedom = np.minimum(np.frombuffer(df), 1e8)[:, None]
     a = np.sqrt(_DEPTH / freedom)
     low, high = -(a + a**2), 0.5 * np.log1p(2 * a**2 + 2 * a)
     x = low + (high - low) * np.linspace(0, 1, _SCALES if freedom.min() >= 3 else _SCALES_FEW_DF)
     weights = np.exp(freedom * (x - np.expm1(2 * x) / 2))
     return np.exp(x), weights / weights.sum(axis=1, keepdims=True)
-
-
-@lru_cache(maxsize=256)
-def _cached_scales(df: float) -> tuple[Floats, Floats]:
-    return _scales(np.array([df]))
 
 
 def _tails(law: _Law, t: Floats, scales: Floats, weights: Floats) -> tuple[Floats, Floats]:

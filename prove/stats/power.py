@@ -28,13 +28,16 @@ def precision(result: BlockResult, *, power: float = 0.8, limit: int = 100) -> P
 
     Returns:
         `detectable`, `detectable_alone` and `seeds` are those of the middle one of the comparisons of two seeds or
-        more (they differ where runs are missing, a loss is noisier than the rest, or images blur some more). Without a
-        noise estimate (one seed), `detectable` is None, `seeds_needed` empty, and `seeds` the block's.
+        more (they differ where runs are missing, or images blur some more); losses that are noisier than the rest are
+        left out, unless all are or the baseline is. Without a noise estimate (one seed), `detectable` is None,
+        `seeds_needed` empty, and `seeds` the block's.
     """
     if not 0 < power < 1 or limit < 1:
         raise ValueError(f"Out of range: {power=} (between 0 and 1), {limit=} (at least 1).")
     judged = [effect for effect in result.effects if effect.seed_se is not None]
     settled = [effect for effect in judged if effect.seeds > 1] or judged
+    if result.baseline not in result.noisier:
+        settled = [effect for effect in settled if effect.loss not in result.noisier] or settled
     images = [effect.image_se for effect in result.effects if effect.image_se is not None]
     middle = sorted(settled, key=lambda effect: _detectable(effect, power))[len(settled) // 2 :][:1]
     still_open = [effect for effect in judged if effect.verdict in (Verdict.INCONCLUSIVE, Verdict.NO_VERDICT)]

@@ -53,11 +53,12 @@ def rank(values: Floats, *, higher_is_better: bool = True) -> Floats:
 
 
 def block_ranks(results: Sequence[BlockResult]) -> tuple[tuple[str, ...], Floats]:
-    """The losses that all blocks have, and their ranks among each other by mean, ``[blocks, losses]``.
+    """The losses that all blocks have, and their ranks among each other by adjusted mean, ``[blocks, losses]``.
 
-    Blocks that lack the baseline's mean are left out; so is, from all blocks, any loss that one of the rest lacks.
+    Blocks that lack the baseline's adjusted mean are left out; so is, from all blocks, any loss that one of the rest
+    lacks.
     """
-    tables = [{arm.loss: arm.mean for arm in each.arms if np.isfinite(arm.mean)} for each in results]
+    tables = [{arm.loss: arm.adjusted_mean for arm in each.arms if np.isfinite(arm.adjusted_mean)} for each in results]
     kept = [(each, table) for each, table in zip(results, tables, strict=True) if each.baseline in table]
     if not kept:
         return (), np.zeros((0, 0))

@@ -17,7 +17,7 @@ from prove.store.connection import Connection, query_among
 from prove.store.deleted import owns, settle_deleted
 from prove.store.fold import MALFORMED, Progress
 from prove.store.news import News
-from prove.store.register import REGISTER, registration
+from prove.store.register import REGISTER, registration, shown
 from prove.store.rows import ATTEMPT, RECORDED, Attempt, progress_of
 from prove.store.writing import ELSEWHERE, UNREADABLE, Writing
 
@@ -167,7 +167,7 @@ def _register(connection: Connection, results: Path, keys: Iterable[str], writin
         except (ProveError, *MALFORMED) as error:
             writing.report(run.key, UNREADABLE, f"{run.job} is not a job of this PROVE: {error}", "")
         else:
-            rows.append(registration(job, str(job.loss), now))
+            rows.append(registration(job, shown(job.loss), now))
     connection.execute_many(REGISTER, rows)
     return [row["key"] for row in rows]
 

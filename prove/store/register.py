@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from prove.errors import ProveError
+from prove.spec import LossExpr
 from prove.spec.job import Job
 from prove.store.connection import Connection
 
@@ -23,6 +25,16 @@ JOIN = """
     INSERT INTO experiments (name, run_id) SELECT :experiment, id FROM runs WHERE key = :key
     ON CONFLICT (name, run_id) DO NOTHING
 """
+
+
+def shown(loss: LossExpr) -> str:
+    """The short text of a job's objective; with every parameter where it has a term that is not known here."""
+    from prove.catalog.losses import short
+
+    try:
+        return short(loss)
+    except ProveError:
+        return str(loss)
 
 
 def registration(job: Job, loss_text: str, now: float) -> dict[str, Any]:

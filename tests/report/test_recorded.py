@@ -186,3 +186,21 @@ def test_looking_again_after_more_runs_is_counted_and_said(tmp_path: Path) -> No
     assert looked(allow_mixed=True) == looked()  # other flags are no new look
     assert "read 2 times with other runs finished (6, 12 of them)" in looked()[0]
     assert looked(metrics=("bF1",)) == ()  # each headline metric has looks of its own
+
+
+def test_a_database_that_was_built_again_from_the_run_folders_says_the_same(tmp_path: Path) -> None:
+    campaign(tmp_path, plain)
+    with Store.open_existing(tmp_path) as store:
+        store.refresh()
+        before, _ = open_study(store, Asked())
+        (block,) = before.blocks
+        first = before.compare(block, Measure())
+    for file in tmp_path.glob("prove.db*"):
+        file.unlink()
+    with Store.open(tmp_path) as store:
+        store.refresh()
+        after, _ = open_study(store, Asked())
+        (block,) = after.blocks
+        again = after.compare(block, Measure())
+    found = {effect.loss: effect.delta for effect in again.effects}
+    assert found == {effect.loss: pytest.approx(effect.delta, abs=1e-12) for effect in first.effects}

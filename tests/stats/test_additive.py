@@ -51,6 +51,22 @@ def test_a_complete_block_gives_the_means() -> None:
     assert fit.unit_variance[0, 1] == pytest.approx(2 / 3)
 
 
+@pytest.mark.parametrize("missing", [0.15, 0.35])
+def test_the_means_are_those_over_all_seeds(missing: float) -> None:
+    """statsmodels' predictions for all cells, also those without a run, averaged over the seeds."""
+    pd = pytest.importorskip("pandas")
+    values = _block(5, 5, missing, seed=3)
+    there = np.isfinite(values)
+    assert there.any(axis=0).all()
+    loss, seed = np.indices(values.shape).reshape(2, -1)
+    predicted = _ols(values).predict(pd.DataFrame({"loss": loss, "seed": seed})).to_numpy().reshape(values.shape)
+    fit = fit_additive(values)
+    assert fit.means == pytest.approx(predicted.mean(axis=1), abs=1e-9)
+    whole = there.all(axis=1)
+    assert whole.any()
+    assert fit.means[whole] == pytest.approx(values[whole].mean(axis=1), abs=1e-9)
+
+
 def test_a_run_more_that_connects_nothing_changes_nothing() -> None:
     values = _block(3, 3)
     wider = np.column_stack([values, [np.nan, 58.0, np.nan]])

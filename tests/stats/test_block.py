@@ -209,7 +209,99 @@ class TestMissingRuns:
         assert effect(compare(block(values), smallest_effect=0.3), "focal").seeds == 3
 
 
+class TestAdjustedMeans:
+    def test_a_complete_block_has_nothing_to_adjust(self) -> None:
+        for values in (noisy(3, 4), noisy(3, 1), np.full((2, 3), 50.0)):
+            for arm in compare(block(values), smallest_effect=0.3).arms:
+                assert arm.adjusted_mean == pytest.approx(arm.mean, abs=1e-9)
+
+    def test_a_missing_bad_seed(self) -> None:
+        """Exactly 1 worse at each seed: adjusted, 1 worse; by the mean, better."""
+        base = np.array([50.0, 56.0, 50.0, 56.0])
+        values = np.array([base, base - 1, base + 0.5])
+        values[1, [0, 2]] = NAN
+        ce, focal, lovasz = compare(block(values), smallest_effect=0.3).arms
+        assert focal.mean == 55
+        assert [arm.adjusted_mean for arm in (ce, focal, lovasz)] == pytest.approx([53, 52, 53.5])
+        assert ce.mean == 53
+
+    def test_the_best_is_the_one_of_the_highest_adjusted_mean(self) -> None:
+        values = np.array([[50.0, 56.0, 50.0, 56.0]] * 3) + 0.01 * noisy(3, 4) + np.array([[0], [-1], [0.5]])
+        values[1, [0, 2]] = NAN
+        assert [arm.may_be_best for arm in compare(block(values), smallest_effect=0.3).arms] == [False, False, True]
+
+    def test_one_seed_while_others_have_more(self) -> None:
+        values = noisy(3, 4)
+        values[2, 1:] = NAN
+        found = [arm.adjusted_mean for arm in compare(block(values), smallest_effect=0.3).arms]
+        assert np.isnan(found).tolist() == [False, False, True]
+
+    def test_no_run(self) -> None:
+        values = noisy(3, 4)
+        values[2] = NAN
+        found = [arm.adjusted_mean for arm in compare(block(values), smallest_effect=0.3).arms]
+        assert np.isnan(found).tolist() == [False, False, True]
+
+    def test_losses_that_no_seed_connects(self) -> None:
+        values = noisy(5, 4)
+        values[:2, 2:], values[2:, :2] = NAN, NAN
+        found = compare(block(values), smallest_effect=0.3).arms
+        assert np.isnan([arm.adjusted_mean for arm in found]).tolist() == [True, True, False, False, False]
+        assert [arm.may_be_best is None for arm in found] == [True, True, False, False, False]
+        equal = compare(block(values[:4]), smallest_effect=0.3).arms
+        assert np.isnan([arm.adjusted_mean for arm in equal]).tolist() == [False, False, True, True]
+        alone = np.full((2, 4), NAN)
+        alone[0, :2], alone[1, 2:] = [50, 51], [60, 61]
+        assert np.isnan([arm.adjusted_mean for arm in compare(block(alone), smallest_effect=0.3).arms]).all()
+
+
 class TestImages:
+    def test_draws_have_the_variance_of_the_images(self) -> None:
+        values, images = noisy(3, 1), 50
+        replicates = by_images(values, 4, 1, images=images)
+        result = compare(block(values, replicates.astype(np.float32), images=images), smallest_effect=0.3)
+        for n, found in enumerate(result.effects, start=1):
+            resampled = replicates[n, 0] - replicates[0, 0]
+            assert found.image_draws is not None
+            assert found.image_draws.dtype == np.float32
+            expected = (resampled - resampled.mean()) * np.sqrt(images / (images - 1))
+            assert found.image_draws == pytest.approx(expected, abs=1e-4)
+
+    def test_draws_are_of_the_paired_seeds(self) -> None:
+        values = noisy(3, 4)
+        replicates = by_images(values, 4, 3)
+        values[1, 0], values[0, 3] = NAN, NAN
+        replicates[..., 7] = NAN
+        found = compare(block(values, replicates), smallest_effect=0.3).effects[0].image_draws
+        assert found is not None
+        expected = (replicates[1, 1:3] - replicates[0, 1:3]).mean(axis=0)
+        assert np.flatnonzero(np.isnan(found)).tolist() == [7]
+        assert found == pytest.approx(expected - np.nanmean(expected), abs=1e-5, nan_ok=True)
+
+    @pytest.mark.parametrize("seeds", [1, 4])
+    def test_what_is_no_sample_of_images(self, seeds: int) -> None:
+        """One image, resamples that are all alike, or hardly any left: nothing is known of the images' part."""
+        values = noisy(3, seeds)
+        varied = by_images(values, 4, 1)
+        constant = np.broadcast_to(values[..., None], varied.shape).astype(np.float32)
+        holed = varied.copy()
+        holed[:, :, 100:] = NAN
+        for replicates, images in ((varied, 1), (varied, 0), (constant, 1), (constant, 300), (holed, 300)):
+            result = compare(block(values, replicates, images=images), smallest_effect=0.3)
+            without = compare(block(values), smallest_effect=0.3)
+            assert numbers(result) == pytest.approx(numbers(without), nan_ok=True)
+            for found in result.effects:
+                assert (found.image_se, found.image_draws) == (None, None)
+                assert found.basis == ("seeds" if seeds > 1 else "nothing")
+
+    def test_single_precision_is_enough(self) -> None:
+        values = noisy(4, 3)
+        replicates = by_images(values, 1.0, 1.0)
+        exact, rounded = (
+            compare(block(values, each), smallest_effect=0.3) for each in (replicates, replicates.astype(np.float32))
+        )
+        assert numbers(rounded) == pytest.approx(numbers(exact), rel=1e-4, nan_ok=True)
+
     def test_what_the_images_do_to_a_loss_is_added(self) -> None:
         values = noisy(3, 4)
         result = compare(block(values, by_images(values, 4.0, 0.0)), smallest_effect=0.3)

@@ -79,6 +79,29 @@ def test_pooled_intervals_cover(coverage: Any, seeds: int, tau: float) -> None:
     assert alarm <= 0.05 + 2.33 * np.sqrt(0.05 * 0.95 / 300)
 
 
+@pytest.mark.parametrize(("own", "common"), [(1.0, 5.0), (2.5, 0.0)], ids=["in common", "nothing in common"])
+def test_pooled_models_of_one_dataset(coverage: Any, own: float, common: float) -> None:
+    design = coverage.Design(
+        "", 2, 3, run_sd=0.1, images=60, loss_image_sd=own, run_image_sd=1.0, common_image_sd=common
+    )
+    simulations = 150
+    holds, alarm = coverage.pool_coverage(design, 8, 0.0, simulations)
+    assert holds >= 0.95 - 2.33 * np.sqrt(0.95 * 0.05 / simulations)
+    assert alarm <= 0.05 + 2.33 * np.sqrt(0.05 * 0.95 / simulations)
+
+
+def test_models_of_one_dataset_are_not_independent(coverage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulation can fail: taken as independent, blocks of one dataset give far too many false alarms."""
+    design = coverage.Design("", 2, 3, run_sd=0.1, images=60, loss_image_sd=1.0, run_image_sd=1.0, common_image_sd=5.0)
+    blind = coverage.compare
+    monkeypatch.setattr(
+        coverage, "compare", lambda data, **options: blind(replace(data, images_digest=None), **options)
+    )
+    holds, alarm = coverage.pool_coverage(design, 8, 0.0, 60)
+    assert holds < 0.8
+    assert alarm > 0.2
+
+
 def test_an_interval_without_its_noise_would_not_pass(coverage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulation can fail: blind to the images' noise, the intervals don't hold."""
     design = coverage.Design("", 2, 5, images=60, loss_image_sd=4.0)
@@ -93,6 +116,7 @@ def test_the_report_runs(coverage: Any, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(coverage, "BLOCKS", coverage.BLOCKS[1:2])
     monkeypatch.setattr(coverage, "MIOU", ())
     monkeypatch.setattr(coverage, "POOLED", coverage.POOLED[:1])
+    monkeypatch.setattr(coverage, "ONE_DATASET", coverage.ONE_DATASET[:1])
     lines = list(coverage.report(20))
     assert any(line.startswith("| seeds only | 2 | 3 | ") for line in lines)
     assert all(line.count("|") == 8 for line in lines if line.startswith("| seeds only"))

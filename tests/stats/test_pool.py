@@ -19,6 +19,7 @@ from prove.stats.block import compare
 from prove.stats.effects import BlockData, BlockResult, Verdict
 from prove.stats.pool import paule_mandel, pool, random_effects
 from prove.stats.ranks import block_ranks, critical_difference, rank
+from prove.stats.shared_images import SharedImages, shared_images
 
 Floats = NDArray[np.float64]
 LOSSES = ("ce", "focal", "lovasz", "dice")
@@ -85,9 +86,11 @@ class TestPool:
         assert [each.loss for each in pooled] == ["focal", "lovasz", "dice"]
         for n, each in enumerate(pooled):
             effects = [one.effects[n] for one in results]
-            mean = random_effects(np.array([e.delta for e in effects]), np.array([(e.se or 0) ** 2 for e in effects]))
-            assert each.delta == mean.value
-            assert (each.low, each.high) == mean.interval(0.95)
+            # complete blocks of one design and no images: the common unit variance is the plain mean of theirs
+            variance = np.full(6, np.mean([(e.se or 0) ** 2 for e in effects]))
+            mean = random_effects(np.array([e.delta for e in effects]), variance)
+            assert each.delta == pytest.approx(mean.value, abs=1e-12)
+            assert (each.low, each.high) == pytest.approx(mean.interval(0.95), abs=1e-12)
             assert each.blocks == 6
             assert sum(each.verdicts.values()) == 6
         alone = [each.p for each in pooled]
@@ -150,6 +153,26 @@ class TestPool:
         single = pool([result(0)])[0]
         assert (single.rank_low, single.rank_high) == (None, None)
 
+    def test_bad_seeds_that_are_missing_make_no_better_rank(self) -> None:
+        """Worse by 1 at each seed that it shares with the others; better by mean, as it lost the two bad seeds."""
+        by_seed = np.array([0.0, 6.0, 0.0, 6.0])
+        results = []
+        for seed in range(3):
+            values = 50 + by_seed + 0.1 * np.random.default_rng(seed).normal(size=(3, 4))
+            values[1] -= 1
+            values[1, [0, 2]] = np.nan
+            results.append(compare(BlockData(LOSSES[:3], "ce", (0, 1, 2, 3), values), smallest_effect=0.3))
+        assert results[0].arms[1].mean > results[0].arms[0].mean
+        assert pool(results)[0].mean_rank == 3
+        assert block_ranks(results)[1][:, 1].tolist() == [3, 3, 3]
+
+    def test_a_loss_of_one_seed_has_no_rank(self) -> None:
+        values = 50 + np.random.default_rng(0).normal(size=(3, 4))
+        values[1, 1:] = np.nan
+        result = compare(BlockData(LOSSES[:3], "ce", (0, 1, 2, 3), values), smallest_effect=0.3)
+        assert np.isnan(pool([result])[0].mean_rank)
+        assert block_ranks([result])[0] == ("ce", "lovasz")
+
     def test_nothing(self) -> None:
         assert pool([]) == ()
 
@@ -169,7 +192,7 @@ def test_the_interval_of_the_mean_rank_covers() -> None:
     for _ in range(300):
         drawn = shift + rng.normal(size=(8, 4))
         results = [
-            replace(one, arms=tuple(replace(arm, mean=float(x)) for arm, x in zip(one.arms, row, strict=True)))
+            replace(one, arms=tuple(replace(arm, adjusted_mean=float(x)) for arm, x in zip(one.arms, row, strict=True)))
             for one, row in zip(template, drawn, strict=True)
         ]
         for each, true in zip(pool(results), expected[1:], strict=True):
@@ -177,6 +200,102 @@ def test_the_interval_of_the_mean_rank_covers() -> None:
             assert each.rank_high is not None
             hits.append(each.rank_low <= true <= each.rank_high)
     assert np.mean(hits) >= 0.95
+
+
+def models(
+    count: int, *, common: float = 2.0, datasets: int = 1, holes: int = 0, **more: object
+) -> list[tuple[BlockResult, Floats]]:
+    """Blocks of two losses and the draws of their effect; all models of a dataset err alike on its images."""
+    rng = np.random.default_rng(5)
+    images, resamples = 80, 400
+    weights = [rng.multinomial(images, np.full(images, 1 / images), size=resamples).T / images for _ in range(datasets)]
+    shared = common * rng.normal(size=(datasets, images))
+    blocks = []
+    for n in range(count):
+        dataset = n % datasets
+        values = 60 + 0.1 * rng.normal(size=(2, 3))
+        pixels = rng.normal(size=(2, 3, images)) + shared[dataset] * np.array([0, 1])[:, None, None]
+        replicates = values[..., None] + pixels @ weights[dataset]
+        replicates[..., :holes] = np.nan
+        here = {"dataset": f"set{dataset}", "images_digest": f"images{dataset}", "images": images} | more
+        data = BlockData(LOSSES[:2], "ce", (0, 1, 2), values + pixels.mean(axis=2), replicates, **here)  # type: ignore[arg-type]
+        blocks.append((compare(data, smallest_effect=0.3), (replicates[1] - replicates[0]).mean(axis=0)))
+    return blocks
+
+
+class TestSharedImages:
+    def test_the_covariances_of_the_blocks_are_added(self) -> None:
+        blocks = models(4, datasets=2)
+        results, draws = [result for result, _ in blocks], np.array([drawn for _, drawn in blocks])
+        covariance = np.cov(draws) * 80 / 79
+        same = np.array([[i != j and i % 2 == j % 2 for j in range(4)] for i in range(4)])
+        shares = np.array([0.1, 0.2, 0.3, 0.4])
+        found = shared_images([(result, result.effects[0]) for result in results])
+        assert found.variance(shares) == pytest.approx(shares @ (covariance * same) @ shares, rel=1e-4)
+        assert not found.unknown
+
+    def test_noise_in_common_makes_the_interval_wider(self) -> None:
+        """Blocks that err alike are worth little more than one of them."""
+        results = [result for result, _ in models(6, common=4.0)]
+        [known], [taken_as_independent] = pool(results), pool([replace(each, images_digest=None) for each in results])
+        in_common = np.sqrt(4.0**2 / 80)
+        assert known.low is not None
+        assert taken_as_independent.low is not None
+        assert known.delta - known.low > stats.t.ppf(0.975, 5) * in_common * 0.8
+        assert taken_as_independent.delta - taken_as_independent.low < 0.6 * (known.delta - known.low)
+
+    def test_nothing_in_common_changes_nothing(self) -> None:
+        results = [result for result, _ in models(4, datasets=4)]
+        assert pool(results) == pool([replace(each, images_digest=None, dataset="") for each in results])
+
+    def test_the_spread_that_common_noise_hides(self) -> None:
+        """Tau is that of the effects on other images: what the blocks have in common does not lower it."""
+        rng = np.random.default_rng(2)
+        taus, variances = [], []
+        for _ in range(400):
+            common, images = rng.normal(), SharedImages((), unknown=False)
+            drawn = np.tile(rng.normal(size=2000), (6, 1))
+            images = SharedImages(((np.arange(6), drawn - drawn.mean()),), unknown=False)
+            effects = common + 1.5 * rng.normal(size=6) + 0.1 * rng.normal(size=6)
+            found = random_effects(effects, np.full(6, 1.01), images)
+            assert found.tau is not None
+            assert found.se is not None
+            taus.append(found.tau**2)
+            variances.append(found.se**2)
+        assert np.mean(taus) == pytest.approx(1.5**2, rel=0.1)
+        assert np.mean(variances) == pytest.approx(1 + (1.5**2 + 0.01) / 6, rel=0.1)
+
+    def test_resamples_that_lack_the_metric(self) -> None:
+        few, many = (models(3, holes=holes) for holes in (100, 300))
+        results = [result for result, _ in few]
+        draws = np.array([drawn[100:] for _, drawn in few])
+        found = shared_images([(result, result.effects[0]) for result in results])
+        covariance = np.cov(draws) * 80 / 79
+        assert found.variance(np.full(3, 1 / 3)) == pytest.approx(
+            (covariance.sum() - np.trace(covariance)) / 9, rel=1e-4
+        )
+        assert not found.unknown
+        assert pool([result for result, _ in many])[0].shares_images
+
+    @pytest.mark.parametrize(
+        ("change", "unknown"),
+        [
+            ({}, False),
+            ({"images_digest": None}, True),
+            ({"images_digest": None, "dataset": ""}, False),
+            ({"images": 1}, True),
+        ],
+    )
+    def test_whether_it_is_known_what_they_share(self, change: dict[str, object], unknown: bool) -> None:
+        assert pool([result for result, _ in models(3, **change)])[0].shares_images is unknown  # type: ignore[arg-type]
+
+    def test_one_block_without_counts_is_enough_not_to_know(self) -> None:
+        results = [result for result, _ in models(3)]
+        blind = replace(results[0], effects=tuple(replace(each, image_draws=None) for each in results[0].effects))
+        assert pool([blind, *results[1:]])[0].shares_images
+        assert not pool([replace(blind, dataset="another"), *results[1:]])[0].shares_images
+        other_images = replace(results[0], images_digest="others")
+        assert pool([other_images, *results[1:]])[0].shares_images
 
 
 # Demsar (2006), table 6: ranks of C4.5, with tuned m, with tuned confidence, with both, on 14 data sets.
@@ -260,7 +379,7 @@ def test_block_ranks_ranks_what_all_blocks_have() -> None:
     losses, ranks = block_ranks(results)
     assert losses == ("ce", "focal", "lovasz")
     assert ranks.tolist() == [[3, 2, 1], [2, 1, 3]]
-    without = replace(results[0], arms=(replace(results[0].arms[0], mean=float("nan")), *results[0].arms[1:]))
+    without = replace(results[0], arms=(replace(results[0].arms[0], adjusted_mean=float("nan")), *results[0].arms[1:]))
     assert block_ranks([without, results[1]])[1].tolist() == [[2, 1, 3]]
     assert block_ranks([without])[0] == ()
 

@@ -129,6 +129,26 @@ def test_one_noisy_loss_does_not_speak_for_the_design() -> None:
     assert found.detectable == precision(block).detectable
 
 
+def test_of_two_comparisons_the_noisier_loss_is_left_out() -> None:
+    values = with_noise(8, 0.3, (0.0, 0.0))
+    rng = np.random.default_rng(3)
+    drawn = 60 + 0.3 * rng.normal(size=(3, 8))
+    drawn[2] += 3 * rng.normal(size=8)
+    block = compare(BlockData(LOSSES[:3], "ce", tuple(range(8)), drawn), smallest_effect=0.3)
+    assert (values.noisier, block.noisier) == ((), ("lovasz",))
+    clear, loud = block.effects
+    assert clear.se is not None
+    assert clear.df is not None
+    assert clear.low is not None
+    assert loud.se > clear.se  # type: ignore[operator]
+    expected = detectable_effect(clear.se, clear.df, (clear.delta - clear.low) / clear.se)
+    assert precision(block).detectable == pytest.approx(expected)
+    baseline = precision(replace(block, noisier=("ce", "lovasz"))).detectable
+    assert baseline is not None
+    assert baseline > expected
+    assert precision(replace(block, noisier=("focal", "lovasz"))).detectable == baseline
+
+
 def test_one_seed_plans_nothing() -> None:
     block = compare(BlockData(("ce", "focal"), "ce", (0,), np.array([[60.0], [61.0]])), smallest_effect=0.3)
     found = precision(block)

@@ -41,7 +41,7 @@ def test_a_whole_life(tmp_path: Path) -> None:
         assert row.metrics == {metric: 40.0 + index for index, metric in enumerate(METRICS)}
         assert (row.best_mIoU, row.best_iteration, row.train_seconds) == (41.0, 30, 48.5)
         assert (row.started_at, row.finished_at, row.updated_at) == (START, START + 50, START + 50)
-        assert (row.dataset, row.model, row.loss, row.seed) == ("SynthStreet", "fcn_tiny", "ce + 0.3*focal(gamma=2)", 0)
+        assert (row.dataset, row.model, row.loss, row.seed) == ("SynthStreet", "fcn_tiny", "ce + 0.3*focal", 0)
         assert row.job == make_job()
         first, second = store.attempts(run.key)
         assert (first.ending, first.reason, first.resumed_from, first.iteration) == (
