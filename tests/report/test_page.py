@@ -15,6 +15,7 @@ import pytest
 
 from prove.report.figures import pictures
 from prove.report.page import document, ledger, page, proofs
+from prove.report.page.document import reflowed
 from prove.report.page.headlines import headlines
 from prove.report.page.issues import issues
 from prove.report.page.proofs import proofs as gather_proofs
@@ -142,7 +143,7 @@ def test_the_issues_come_first_then_findings_tables_figures_proof_failures_runs_
         "By class",
         "Cost",
         "Proof of the wiring",
-        "Failed runs",
+        "Failed and interrupted runs",
         "Every run",
         "Configuration and environment",
     ]
@@ -444,3 +445,11 @@ def test_text_from_outside_stays_text(poison: str) -> None:
     assert dirty.tags == clean.tags
     assert dirty.text.count(poison.replace("\x00", "")) >= 10 or "\x00" in poison
     assert dirty.text.count("49") == clean.text.count("49")
+
+
+def test_a_comment_that_was_wrapped_is_one_line_again() -> None:
+    long = "Expect: about 14% mIoU for every objective and differences that three seeds can't tell apart. A network"
+    text = f"Four objectives.\n\nprove sweep x.yaml\nprove report x\n\n{long}\nthat starts anew."
+    assert reflowed(text).splitlines() == [
+        "Four objectives.", "", "prove sweep x.yaml", "prove report x", "", f"{long} that starts anew.",
+    ]  # fmt: skip

@@ -95,6 +95,23 @@ class Section:
     more: str = ""
 
 
+WRAPPED = 80
+"""Characters from which on a line of a comment was broken because it was full, and goes on in the next."""
+
+
+def reflowed(text: str) -> str:
+    """A comment without the line breaks that only its width has made."""
+    lines: list[str] = []
+    full = False
+    for line in text.splitlines():
+        if full and line.strip():
+            lines[-1] += f" {line.strip()}"
+        else:
+            lines.append(line.strip())
+        full = len(line) >= WRAPPED
+    return "\n".join(lines)
+
+
 def page(
     study: Study,
     *,
@@ -125,7 +142,9 @@ def page(
         lead = f"{_PROOF} Of {plural(unread, 'more run')} it is not shown here." if unread else _PROOF
         sections.append(Section("proof", "Proof of the wiring", lead=lead))
     if failed:
-        sections.append(Section("failed", "Failed runs", count=f"{sum(len(each.runs) for each in failed):,}"))
+        sections.append(
+            Section("failed", "Failed and interrupted runs", count=f"{sum(len(each.runs) for each in failed):,}")
+        )
     sections.append(Section("runs", "Every run", count=f"{len(study.runs):,}"))
     if parts:
         sections.append(Section("settings", "Configuration and environment"))
@@ -135,7 +154,7 @@ def page(
         .get_template("page.html.jinja")
         .render(
             title=study.experiment or "All runs",
-            description=study.description,
+            description=reflowed(study.description),
             facts=_facts(study),
             policy=_policy(css, js),
             css=Markup(css),
