@@ -9,7 +9,9 @@ commands as a user would, each in a process of its own. Prints a Markdown table.
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import multiprocessing
 import os
 import platform
 import resource
@@ -26,6 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from prove.catalog.losses import from_aux, short
+from prove.metrics import MetricSet, summarize_arrays
 from prove.metrics.counts import BOUNDARY_FIELDS, METRIC_VERSION
 from prove.rundir import RunDir
 from prove.spec.job import METRICS, EarlyStop, Job, ModelRef, TrainSettings
@@ -35,6 +38,7 @@ CLASSES = tuple(f"class {i}" for i in range(19))
 CONDITIONS = ("clear_day", "foggy", "night", "rainy")
 IMAGES = 100
 SEEDS = 5
+TEMPLATES = 97
 AUX = ("none", "focal", "lovasz", "boundary", "dice")
 WEIGHTS = (0.1, 0.2, 0.3, 0.5, 1.0)
 TRAIN = TrainSettings(
@@ -57,6 +61,7 @@ def jobs(count: int) -> Iterator[Job]:
 def build(folder: Path, count: int, with_counts: int) -> None:
     """Register the runs and write down results drawn around a known truth."""
     rng = np.random.default_rng(0)
+    templates = [_counts(rng) for _ in range(TEMPLATES if with_counts else 0)]
     with Store.open(folder) as store:
         made = list(jobs(count))
         store.register(((job, short(job.loss)) for job in made), "large")
@@ -69,7 +74,10 @@ def build(folder: Path, count: int, with_counts: int) -> None:
         )  # fmt: skip
         for job in made:
             run_id = ids[job.key]
+            kept = templates[len(progress) % len(templates)] if len(progress) < with_counts else None
             values = 50 + rng.normal(0, 0.5, len(METRICS))
+            if kept is not None:
+                values = np.array([kept[1].metrics[metric] for metric in METRICS])
             progress.append({"id": run_id, "now": now, **{f"m{i}": float(value) for i, value in enumerate(values)}})
             for checkpoint in ("last", "best"):
                 rows = [("overall", "", metric, value) for metric, value in zip(METRICS, values, strict=True)]
@@ -79,6 +87,8 @@ def build(folder: Path, count: int, with_counts: int) -> None:
                     for i, name in enumerate(CLASSES)
                     for m in ("IoU", "Acc", "bIoU", "bF1", "support")
                 ]
+                if kept is not None:
+                    rows = _of_summary(kept[1])
                 results += [
                     {"r": run_id, "c": checkpoint, "s": scope, "n": name, "m": metric, "v": float(value)}
                     for scope, name, metric, value in rows
@@ -99,11 +109,21 @@ def build(folder: Path, count: int, with_counts: int) -> None:
                 "VALUES (:r, 1, 'GPU', :now - 3600, :now, :now, 'finished')",
                 attempts,
             )
-    for job in made[:with_counts]:
-        _write_counts(RunDir.of(folder, job.key), rng)
+    for index, job in enumerate(made[:with_counts]):
+        run = RunDir.of(folder, job.key)
+        run.path.mkdir(parents=True)
+        run.confusion.write_bytes(templates[index % len(templates)][0])
 
 
-def _write_counts(run: RunDir, rng: np.random.Generator) -> None:
+def _of_summary(found: MetricSet) -> list[tuple[str, str, str, float]]:
+    rows = [("overall", "", metric, found.metrics[metric]) for metric in METRICS]
+    rows += [("condition", name, m, part.metrics[m]) for name, part in found.conditions.items() for m in METRICS]
+    rows += [("class", name, m, values[i]) for m, values in found.per_class.items() for i, name in enumerate(CLASSES)]
+    return rows
+
+
+def _counts(rng: np.random.Generator) -> tuple[bytes, MetricSet]:
+    """The kept file of a run, and what it says; runs share some of them, which changes no cost."""
     classes = len(CLASSES)
     confusion = rng.poisson(20, (IMAGES, classes, classes)) + 2000 * np.eye(classes, dtype=np.int64)
     arrays = {
@@ -115,9 +135,9 @@ def _write_counts(run: RunDir, rng: np.random.Generator) -> None:
         "calibration": rng.random((IMAGES, 3, 15)),
         **{f"boundary_{name}": rng.integers(50, 99, (IMAGES, classes)) for name in BOUNDARY_FIELDS},
     }
-    run.path.mkdir(parents=True, exist_ok=True)
-    with open(run.confusion, "wb") as file:
-        np.savez_compressed(file, **arrays)
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue(), summarize_arrays(arrays)
 
 
 def measure(command: list[str]) -> tuple[float, float]:
@@ -141,7 +161,12 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     folder = Path(tempfile.mkdtemp(prefix="prove-report-"))
     try:
-        build(folder, asked.runs, asked.counts)
+        # in a process of its own: a child's peak memory counts from what its parent had when it was forked
+        builder = multiprocessing.Process(target=build, args=(folder, asked.runs, asked.counts))
+        builder.start()
+        builder.join()
+        if builder.exitcode:
+            raise SystemExit("The results folder can't be built.")
         prove = str(Path(sys.executable).parent / "prove")
         base = ["--results", str(folder)]
         commands = {

@@ -27,6 +27,9 @@ FORMATS = {"rich": ".txt", "md": ".md", "latex": ".tex", "csv": ".csv", "html": 
 WAITING = (State.PLANNED, State.QUEUED, State.RUNNING, State.INTERRUPTED)
 """States of runs that are going to finish."""
 
+NOTES_SHOWN = 8
+"""Notes on the whole study that are printed."""
+
 SILENCE = 3.0
 """Seconds after which a command says what it is busy with."""
 
@@ -227,8 +230,10 @@ def finish(study: RecordedStudy) -> None:
 
     One seed measures these checkpoints, not the loss: the tables show the images' share of the doubt, and no verdict.
     """
-    for note in study.notes:
+    for note in study.notes[:NOTES_SHOWN]:
         notes().print(note)
+    if len(study.notes) > NOTES_SHOWN:
+        notes().print(f"... and {len(study.notes) - NOTES_SHOWN} notes more: the HTML file has all.")
     most = max((_paired_seeds(block) for block in study.blocks if block.baseline is not None), default=0)
     if most > 1:
         return

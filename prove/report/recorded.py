@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -192,12 +192,7 @@ class RecordedStudy:
                 left_out=problems,
             )  # fmt: skip
             drawn = self._as_recorded(block, measure, drawn, problems)
-            self._note(
-                *(
-                    f"{key}: {why}; without it images count in no interval of its block."
-                    for key, why in problems.items()
-                )
-            )
+            self._note(*_of_counts(block, problems))
             whole = bool(runs) and len(drawn) == len(runs)
             names = [set(each.names) for each in drawn.values()]
             self._resampled = kept, (drawn, set.intersection(*names)) if whole else ({}, set())
@@ -310,6 +305,16 @@ class RecordedStudy:
     def folder(self, run: Trained) -> RunDir:
         """The run's folder; it need not exist."""
         return RunDir.of(self._store.results_folder, run.key)
+
+
+def _of_counts(block: Block, problems: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with the counts of runs, a sentence for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for key, why in problems.items():
+        by_reason.setdefault(why, []).append(key)
+    for why, keys in by_reason.items():
+        named = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+        yield f"{named}: {why}; so images count in no interval of {block.key}."
 
 
 def _in_common_names(result: BlockResult) -> BlockResult:
