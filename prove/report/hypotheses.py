@@ -19,7 +19,6 @@ from prove.report.hypothesis_remarks import (
     MIXED,
     ONE_SEED,
     ONE_SEED_ALONE,
-    SAME_IMAGES,
     STILL,
     absent,
     cure,
@@ -33,6 +32,7 @@ from prove.report.hypothesis_remarks import (
     without_runs,
 )
 from prove.report.study import Block, Study
+from prove.report.views.footnotes import SAME_IMAGES
 from prove.spec.hypothesis import Hypothesis, Quantity
 from prove.stats.block import compare
 from prove.stats.effects import BlockData, BlockResult

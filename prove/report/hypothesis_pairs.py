@@ -77,6 +77,12 @@ def known(loss: str) -> Known | None:
     return Known(label, expr.terms, tag, loss)
 
 
+def common_name(loss: str) -> str:
+    """A loss as pooled effects call it: ``m2f`` stands in for ``ce`` on a mask-classification model."""
+    found = known(loss) if loss.startswith("m2f") else None
+    return loss if found is None else found.label
+
+
 def _resolved(term: LossTerm) -> LossTerm:
     """A term with its defaults; one of a user's own that is not known here stays as it is written."""
     try:

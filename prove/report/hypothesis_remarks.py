@@ -20,10 +20,6 @@ MIXED = "It rests on runs that are not comparable."
 STILL = "Some of its runs stand still in the second half of training, and no ratio to them means anything."
 ONE_SEED = "One paired seed can't tell a loss from luck."
 ONE_SEED_ALONE = "One paired seed can't tell a loss from luck, and there is no standard error over images."
-SAME_IMAGES = (
-    "Some of its blocks share validation images, and what these do to all of them is not known: the interval holds for "
-    "these images only."
-)
 CURE_MIXED = (
     "Train the runs that are not comparable again under the conditions of the others, or report without --allow-mixed."
 )

@@ -321,9 +321,9 @@ def _in_common_names(result: BlockResult) -> BlockResult:
     """The result with ``m2f``, which stands in for ``ce`` on a mask-classification model, called by that name."""
     if not any(arm.loss.startswith("m2f") for arm in result.arms):
         return result
-    from prove.report.hypothesis_pairs import known
+    from prove.report.hypothesis_pairs import common_name
 
-    names = {arm.loss: found.label if (found := known(arm.loss)) else arm.loss for arm in result.arms}
+    names = {arm.loss: common_name(arm.loss) for arm in result.arms}
     return replace(
         result,
         baseline=names[result.baseline],

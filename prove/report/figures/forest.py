@@ -31,7 +31,8 @@ from prove.report.figures.style import (
     named,
     widest,
 )  # fmt: skip
-from prove.report.figures.words import common_name, why_no_verdict
+from prove.report.figures.words import why_no_verdict
+from prove.report.hypothesis_pairs import common_name
 from prove.report.study import Block, Measure, Study
 from prove.report.views.about import MODELLED
 from prove.report.views.entries import entries

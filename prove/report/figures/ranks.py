@@ -30,7 +30,7 @@ from prove.report.figures.style import (
     named,
     widest,
 )
-from prove.report.figures.words import common_name
+from prove.report.hypothesis_pairs import common_name
 from prove.report.study import Block, Measure, Study
 from prove.report.views.footnotes import mixed_runs, not_comparable
 from prove.report.views.numbers import confidence_text

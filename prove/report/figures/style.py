@@ -14,7 +14,7 @@ import matplotlib
 from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.textpath import text_to_path
 
-from prove.report.figures.words import common_name
+from prove.report.hypothesis_pairs import common_name
 from prove.report.study import Measure, Study
 
 NARROW, WIDE = 3.25, 6.875
@@ -38,7 +38,6 @@ BETTER, WORSE = "#0072b2", "#d55e00"
 
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "*", "8")
 _LINES: tuple[tuple[float, ...], ...] = ((5, 1.6), (1.2, 1.2), (6, 1.5, 1.2, 1.5), (9, 2), (3, 1, 1, 1, 1, 1), (2.5, 1))
-_HATCHES = ("////", "\\\\\\\\", "....", "xxxx", "----", "||||")
 
 _FALLBACKS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans", "Arial Unicode MS", "Microsoft YaHei",
               "PingFang SC", "Hiragino Sans", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei")  # fmt: skip
@@ -53,13 +52,11 @@ class Look:
         color: ``#rrggbb``.
         marker: matplotlib's name of its symbol.
         dashes: lengths of ink and gap in line widths; empty for a solid line.
-        hatch: matplotlib's pattern for areas; empty for none.
     """
 
     color: str
     marker: str
     dashes: tuple[float, ...]
-    hatch: str
 
     @property
     def line(self) -> tuple[float, tuple[float, ...]] | Literal["-"]:
@@ -67,7 +64,7 @@ class Look:
         return (0.0, self.dashes) if self.dashes else "-"
 
 
-BASELINE = Look(INK, "o", (), "")
+BASELINE = Look(INK, "o", ())
 
 
 def look(index: int) -> Look:
@@ -76,7 +73,6 @@ def look(index: int) -> Look:
         OKABE_ITO[index % len(OKABE_ITO)],
         _MARKERS[index % len(_MARKERS)],
         _LINES[index % len(_LINES)],
-        _HATCHES[index % len(_HATCHES)],
     )
 
 
@@ -146,7 +142,6 @@ def _settings() -> dict[Any, Any]:
         "ytick.major.pad": 2.5,
         "lines.linewidth": 1.1,
         "lines.markersize": 4.5,
-        "hatch.linewidth": 0.5,
         "legend.frameon": False,
         "legend.handlelength": 2.6,
         "legend.columnspacing": 1.6,

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-from prove.report.hypothesis_pairs import known
 from prove.stats.effects import Effect
-
-
-def common_name(loss: str) -> str:
-    """A loss as pooled effects call it: ``m2f`` stands in for ``ce`` on a mask-classification model."""
-    found = known(loss) if loss.startswith("m2f") else None
-    return loss if found is None else found.label
 
 
 def why_no_verdict(effect: Effect) -> str:

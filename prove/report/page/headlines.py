@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from prove.report.figures.words import common_name, why_no_verdict
+from prove.report.figures.words import why_no_verdict
+from prove.report.hypothesis_pairs import common_name
 from prove.report.study import Block, Measure, Study
 from prove.report.views.footnotes import failures, mixed_runs, not_comparable
 from prove.report.views.numbers import confidence_text, decimals, half_width, interval, plural, probability, signed
