@@ -3,6 +3,7 @@
 A plan is a file ``plan.json`` beside the launch folders, ``{seed or "default": {...}}``:
 
     steps, seconds     how many iterations, and how long each takes
+    waits              a file beside the plan without which it does not finish
     die                attempts that end with kill -9 at an iteration: {"1": 2}
     fail               failure kind that each attempt reports
     failures           failure kinds of the first attempts, in turn
@@ -89,6 +90,11 @@ def train(run: RunDir, recorder: Recorder, plan: dict[str, Any], launch: dict[st
             os.kill(os.getpid(), signal.SIGKILL)
         if asked:
             recorder.emit("interrupted", reason=f"signal {asked[0]}", iteration=iteration)
+            return 130
+    while "waits" in plan and not (run.path.parent.parent / plan["waits"]).exists():
+        time.sleep(0.05)
+        if asked:
+            recorder.emit("interrupted", reason=f"signal {asked[0]}", iteration=plan["steps"])
             return 130
     result = {"iteration": plan["steps"], "metrics": {"mIoU": 12.5}}
     recorder.emit("finished", iteration=plan["steps"], reason="max_iters", last=result, best=result,

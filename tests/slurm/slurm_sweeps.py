@@ -66,6 +66,10 @@ class Sweep:
         found = self.store.states(self.keys)
         return [found[key][0] for key in self.keys]
 
+    def let_finish(self) -> None:
+        """Give the word that a plan `WAITING` waits for."""
+        (self.results / "go").touch()
+
     def until_states(self, *states: State) -> None:
         """Wait until every run is in one of these states."""
         until(lambda: set(self.states()) <= set(states), lambda: f"{states}, not {self.states()}: {self.said()}")
@@ -135,3 +139,6 @@ class Sweep:
 
 LONG = {"default": {"steps": 400, "seconds": 0.1}}
 """40 seconds, unless something happens."""
+
+WAITING = {"default": {"waits": "go"}}
+"""Finishes after `Sweep.let_finish`, however slow the cluster is until then."""

@@ -11,7 +11,7 @@ import time
 import pytest
 from launches import events
 from slurm_cluster import Cluster, until
-from slurm_sweeps import LONG, Sweep
+from slurm_sweeps import LONG, WAITING, Sweep
 
 from prove.cli.request import RunRequest, plan
 from prove.launch import slurm
@@ -62,11 +62,13 @@ def test_a_task_that_never_speaks_fails_with_what_it_printed(store: Store) -> No
 
 
 def test_a_node_set_down(cluster: Cluster, store: Store) -> None:
-    sweep = Sweep(store, {"default": {"steps": 60, "seconds": 0.1}})
+    sweep = Sweep(store, WAITING)
     sweep.until_starts(1)
     node = cluster.ask("squeue", "-h", "-o", "%N")
     cluster.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     try:
+        sweep.until_starts(2)
+        sweep.let_finish()
         sweep.assert_finished_once()
     finally:
         subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], capture_output=True)
@@ -85,12 +87,13 @@ def test_a_slurmd_that_is_killed_and_comes_back(cluster: Cluster, store: Store) 
 
 def test_a_lost_node_whose_worker_lives_on(cluster: Cluster, store: Store) -> None:
     """SLURM starts the task anew elsewhere; the run folder's lock lets no two workers train one run."""
-    sweep = Sweep(store, {"default": {"steps": 200, "seconds": 0.1}})
+    sweep = Sweep(store, WAITING)
     sweep.until_starts(1)
     node = cluster.ask("squeue", "-h", "-o", "%N")
     cluster.kill(node)
     try:
-        until(lambda: cluster.ask("squeue", "-h", "-o", "%N") not in ("", node), "SLURM starts it elsewhere")
+        until(lambda: cluster.ask("squeue", "-h", "-o", "%N") not in ("", node), sweep.said, 120)
+        sweep.let_finish()
         sweep.until_states(State.FINISHED)
     finally:
         cluster.start(node)
@@ -99,7 +102,7 @@ def test_a_lost_node_whose_worker_lives_on(cluster: Cluster, store: Store) -> No
 
 
 def test_a_slurmctld_that_is_killed_and_comes_back(cluster: Cluster, store: Store) -> None:
-    sweep = Sweep(store, {"default": {"steps": 120, "seconds": 0.1}})
+    sweep = Sweep(store, WAITING)
     sweep.until_starts(1)
     began, saved = time.time(), cluster.path / "state/job_state"
     until(lambda: saved.exists() and saved.stat().st_mtime > began, "slurmctld has noted what runs")
@@ -110,6 +113,7 @@ def test_a_slurmctld_that_is_killed_and_comes_back(cluster: Cluster, store: Stor
         cluster.start("slurmctld")
     assert "last known" in note
     assert sweep.store.states(sweep.keys)[sweep.keys[0]] == (State.RUNNING, sweep.folder.id)
+    sweep.let_finish()
     sweep.assert_finished_once()
     assert len(events(sweep.run(), "started")) == 1
 
