@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from prove.data.source import Dataset
 from prove.data.stats import label_statistics
 from prove.errors import ProveError
 from prove.spec import Job
+from prove.spec.canonical import plain
+from prove.spec.recipe import Recipe
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -33,6 +35,7 @@ class Placement:
         num_workers: processes that load data, 0 loads in the training process.
         threads: threads of torch in the training process; OpenCV runs in the caller's.
         cuda: whether it trains on a GPU.
+        generated_root: folder that holds generated images, None asks the environment.
     """
 
     source: str
@@ -41,6 +44,7 @@ class Placement:
     num_workers: int = 0
     threads: int = 1
     cuda: bool = False
+    generated_root: str | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,8 @@ def _loader(job: Job, placement: Placement, split: str) -> dict[str, Any]:
     }
     if training:
         dataset["seed"] = job.seed
+        if job.recipe != Recipe():
+            dataset |= {"recipe": plain(asdict(job.recipe)), "generated_root": placement.generated_root}
         if any(term.name == "distance" for term in job.loss.terms):
             dataset["distance_maps"] = True
     elif job.train.val_images is not None:

@@ -21,6 +21,7 @@ def check(
     dataset: Annotated[str, typer.Option("--dataset", help="Dataset whose images it is proved on.")] = SCENES,
     data_root: Annotated[str | None, typer.Option("--data-root", help="Folder of the dataset.")] = None,
     crop_size: Annotated[str, typer.Option("--crop-size", metavar="HxW", help="Crop in pixels.")] = "128x128",
+    strategy: Annotated[str, typer.Option("--strategy", help="Strategy under which it is proved.")] = "baseline",
     terms: TermsOption = None,
     json_output: JsonOption = False,
 ) -> None:
@@ -34,7 +35,7 @@ def check(
 
     request = RunRequest(
         dataset=dataset, data_root=data_root, model=model, loss=expr, terms=terms, crop_size=crop_size, max_iters=1,
-        batch_size=2, eval_interval=1, pretrained=False, device="cpu",
+        batch_size=2, eval_interval=1, pretrained=False, device="cpu", strategy=strategy,
     )  # fmt: skip
     chosen = plan(request, proof_only=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -26,7 +26,11 @@ def config(
     loss: flags.LossOption = None,
     terms: TermsOption = None,
     seed: flags.SeedOption = 0,
+    domain_filter: flags.DomainOption = None,
+    real_gen_ratio: flags.RatioOption = None,
     data_root: flags.DataRootOption = None,
+    gen_root: flags.GenRootOption = None,
+    weights: flags.WeightsOption = None,
     max_iters: flags.ItersOption = None,
     batch_size: flags.BatchOption = None,
     crop_size: flags.CropOption = None,
@@ -47,7 +51,8 @@ def config(
         dataset=dataset, model=model, strategy=strategy, aux_loss=aux_loss, aux_weight=aux_weight, loss=loss,
         terms=terms, seed=seed, data_root=data_root, max_iters=max_iters, batch_size=batch_size, crop_size=crop_size,
         lr=lr, eval_interval=eval_interval, val_images=val_images, pretrained=pretrained, amp=amp, device=device,
-        workers=workers,
+        workers=workers, domain_filter=domain_filter, real_gen_ratio=real_gen_ratio, gen_root=gen_root,
+        weights=weights,
     )  # fmt: skip
     show(request, diff=diff, json_output=json_output)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
 import sys
@@ -15,17 +16,20 @@ from typing import Any
 from prove.build.job_config import Placement
 from prove.build.objective import for_model
 from prove.build.weights import fetch
-from prove.catalog.losses import from_aux, resolve, short
+from prove.catalog.losses import from_aux, resolve
 from prove.catalog.models import MODELS, ModelEntry
-from prove.catalog.strategies import STRATEGIES
+from prove.catalog.strategies import resolve_strategy
 from prove.catalog.user_terms import register_terms
+from prove.cli.objectives import objective, require_fit, require_weight
 from prove.data.cache import cache_dir
+from prove.data.compose import compose
 from prove.data.definition import DatasetDefinition, resolve_dataset
 from prove.data.source import Dataset, open_dataset
 from prove.errors import ProveError
 from prove.losses.backends import chosen_backend
 from prove.spec import EarlyStop, Job, LossExpr, ModelRef, TrainSettings, parse
 from prove.spec.job import Definition
+from prove.spec.recipe import Recipe
 
 STUDY = {"max_iters": 15000, "batch_size": 16, "eval_interval": 2000}
 """The original study's settings: the defaults for real datasets."""
@@ -46,7 +50,11 @@ class RunRequest:
     loss: str | None = None
     terms: Sequence[str | Path] | None = None
     seed: int = 0
+    domain_filter: str | None = None
+    real_gen_ratio: float | None = None
     data_root: str | None = None
+    gen_root: str | None = None
+    weights: str | None = None
     max_iters: int | None = None
     batch_size: int | None = None
     crop_size: str | None = None
@@ -106,7 +114,7 @@ class Planner:
         elif name == "model":
             self._model(value)
         elif name == "strategy":
-            STRATEGIES.get(value)
+            resolve_strategy(value)
         elif name == "loss":
             resolve(parse(value))
         elif name == "aux_loss":
@@ -129,7 +137,7 @@ class Planner:
             model=reference,
             loss=self._expression(_shared(request, _OBJECTIVE)),
             train=train,
-            strategy=STRATEGIES.get(request.strategy).name,
+            strategy=resolve_strategy(request.strategy).name,
             seed=request.seed,
         )
 
@@ -142,7 +150,7 @@ class Planner:
         job = self.job(request)
         entry, _, config_text = self._model(request.model)
         source, definition, _ = self._source(request.dataset)
-        dataset = self._open(request.dataset, request.data_root)
+        dataset = self._open(request.dataset, request.data_root, job.recipe, request.gen_root)
         if request.val_images is not None and request.val_images > len(dataset.val):
             raise ProveError(
                 f"--val-images {request.val_images}, but {definition.name} has {len(dataset.val)} validation images.",
@@ -151,18 +159,19 @@ class Planner:
         cuda = _cuda(request.device)
         placement = Placement(
             source=source,
-            data_root=str(Path(request.data_root).expanduser().resolve()) if request.data_root else None,
-            weights=entry.weights if job.train.pretrained else None,
+            data_root=_absolute(request.data_root),
+            weights=(request.weights or entry.weights) if job.train.pretrained else None,
             num_workers=_at_least(0, "workers", request.workers, 4 if cuda else 0),
             threads=_at_least(1, "threads", request.threads, len(os.sched_getaffinity(0))),
             cuda=cuda,
+            generated_root=_absolute(request.gen_root),
         )
         return Plan(job, placement, dataset, config_text)
 
     def _resolve_expression(self, asked: tuple[Any, ...]) -> LossExpr:
         request = _request(_OBJECTIVE, asked)
         entry, _, _ = self._model(request.model)
-        return for_model(objective(request), entry.kind, entry.name)
+        return for_model(objective(request.loss, request.aux_loss, request.aux_weight), entry.kind, entry.name)
 
     def _resolve_train(self, asked: tuple[Any, ...]) -> TrainSettings:
         request = _request(_TRAIN, asked)
@@ -173,18 +182,18 @@ class Planner:
     def _require_sound(self, asked: tuple[Any, ...], dataset: str, max_iters: int) -> None:
         expr = self._expression(asked)
         if not self._proof_only:
-            _weighs(expr, max_iters)
+            require_weight(expr, max_iters)
         _, definition, _ = self._source(dataset)
-        _fits(expr, definition.label_space.classes, definition.name)
+        require_fit(expr, definition.label_space.classes, definition.name)
 
-    def _resolve_open(self, dataset: str, root: str | None) -> Dataset:
+    def _resolve_open(self, dataset: str, root: str | None, recipe: Recipe, generated: str | None) -> Dataset:
         _, definition, _ = self._source(dataset)
-        return open_dataset(definition, root=root)
+        return compose(open_dataset(definition, root=root), recipe, generated_root=generated)
 
 
 _TRAIN = (
     "dataset", "model", "max_iters", "batch_size", "crop_size", "lr", "eval_interval", "val_images", "early_stop",
-    "patience", "min_delta", "monitor", "pretrained", "amp",
+    "patience", "min_delta", "monitor", "pretrained", "amp", "strategy", "domain_filter", "real_gen_ratio", "weights",
 )  # fmt: skip
 """What the training settings depend on."""
 
@@ -223,11 +232,52 @@ def _train_settings(request: RunRequest, entry: ModelEntry, definition: DatasetD
         else min(defaults["eval_interval"], max(1, max_iters)),
         early_stop=_early_stop(request),
         val_images=request.val_images,
-        pretrained=request.pretrained and entry.weights is not None,
+        pretrained=request.pretrained and (entry.weights or request.weights) is not None,
         amp=request.amp,
+        domain_filter=_conditions(request.domain_filter),
+        real_gen_ratio=_real_gen_ratio(request),
+        weights=_digest(request),
     )
     _possible(entry, train)
     return train
+
+
+DEFAULT_REAL_GEN_RATIO = 0.5
+"""Share of real images in an epoch of a generative strategy."""
+
+
+def _real_gen_ratio(request: RunRequest) -> float | None:
+    if resolve_strategy(request.strategy).generated is not None:
+        return DEFAULT_REAL_GEN_RATIO if request.real_gen_ratio is None else request.real_gen_ratio
+    if request.real_gen_ratio is not None:
+        raise ProveError(
+            f"--real-gen-ratio {request.real_gen_ratio:g} mixes in generated images, and the strategy "
+            f"{request.strategy!r} has none.",
+            hint="Name them: --strategy gen_NAME.",
+        )
+    return None
+
+
+def _conditions(text: str | None) -> tuple[str, ...] | None:
+    """``clear_day+cloudy``, or the same with a comma."""
+    return None if text is None else tuple(part.strip() for part in re.split(r"[+,]", text))
+
+
+def _digest(request: RunRequest) -> str | None:
+    """What identifies a file of weights of the user's own."""
+    if request.weights is None:
+        return None
+    if not request.pretrained:
+        raise ProveError("--weights and --no-pretrained contradict each other.")
+    file = Path(request.weights).expanduser()
+    if not file.is_file():
+        raise ProveError(f"There is no file of weights {file}.")
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:12]
+
+
+def _absolute(folder: str | None) -> str | None:
+    return str(Path(folder).expanduser().resolve()) if folder else None
 
 
 def _to_stderr(text: str) -> None:
@@ -249,34 +299,6 @@ def with_weights(plan: Plan, say: Callable[[str], None] = _to_stderr) -> Plan:
         return plan
     file = fetch(source, cache_dir() / "weights", say).absolute()
     return dataclasses.replace(plan, placement=dataclasses.replace(plan.placement, weights=str(file)))
-
-
-def objective(request: RunRequest) -> LossExpr:
-    """The expression that was asked for, resolved.
-
-    Raises:
-        ProveError: both forms at once, or a malformed or unknown loss.
-    """
-    if request.loss is not None and request.aux_loss is not None:
-        raise ProveError(
-            "--loss and --aux-loss are two ways to say the same.",
-            hint='Use one: --loss "ce + 0.3*focal" or --aux-loss focal.',
-        )
-    if request.loss is not None:
-        if request.aux_weight is not None:
-            raise ProveError(
-                "--aux-weight belongs to --aux-loss.",
-                hint='In --loss the weight is part of the text: "ce + 0.3*focal".',
-            )
-        return resolve(parse(request.loss))
-    aux = request.aux_loss or "none"
-    if request.aux_weight is None:
-        return from_aux(aux)
-    if aux == "none":
-        raise ProveError(
-            "--aux-weight weighs nothing without an --aux-loss.", hint="Name one, such as --aux-loss focal."
-        )
-    return from_aux(aux, request.aux_weight)
 
 
 def _model(name: str) -> tuple[ModelEntry, ModelRef, str | None]:
@@ -319,18 +341,6 @@ def _early_stop(request: RunRequest) -> EarlyStop | None:
     return dataclasses.replace(EarlyStop(), **changed)
 
 
-def _fits(expr: LossExpr, classes: tuple[str, ...], dataset: str) -> None:
-    """Lists that count classes must fit the dataset's."""
-    for term in expr.terms:
-        for name, value in term.params:
-            if not isinstance(value, tuple):
-                continue
-            if name == "classes" and any(not isinstance(each, int) or each >= len(classes) for each in value):
-                raise ProveError(f"{term.body}: {dataset} has classes 0 to {len(classes) - 1}.")
-            if name != "classes" and len(value) != len(classes):
-                raise ProveError(f"{term.body}: {name} has {len(value)} numbers, {dataset} has {len(classes)} classes.")
-
-
 def _possible(entry: ModelEntry, train: TrainSettings) -> None:
     if train.batch_size < entry.min_batch:
         raise ProveError(
@@ -338,16 +348,6 @@ def _possible(entry: ModelEntry, train: TrainSettings) -> None:
             "a batch norm behind its image pooling sees one value per image.",
             hint=f"Use --batch-size {entry.min_batch} or more.",
         )
-
-
-def _weighs(expr: LossExpr, max_iters: int) -> None:
-    for term in expr.terms:
-        if not any(term.weight.at(step / max_iters) > 0 for step in range(max_iters)):
-            raise ProveError(
-                f"The term '{short(LossExpr((term,)))}' weighs nothing in any of the {max_iters} iterations: "
-                "the job would train without it.",
-                hint="Leave the term out, let it start earlier, or raise --max-iters.",
-            )
 
 
 def _cuda(device: str) -> bool:

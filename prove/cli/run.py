@@ -18,7 +18,23 @@ DatasetOption = Annotated[str, typer.Option("--dataset", help="Name (see `prove 
 ModelOption = Annotated[
     str, typer.Option("--model", help="Name (docs/models.md lists them) or an MMSegmentation config file.")
 ]
-StrategyOption = Annotated[str, typer.Option("--strategy", help="What happens to the images before training.")]
+StrategyOption = Annotated[
+    str, typer.Option("--strategy", help="What a model is trained on and how images are changed (docs/strategies.md).")
+]
+DomainOption = Annotated[
+    str | None,
+    typer.Option("--domain-filter", metavar="CONDITIONS", help="Train on these alone, such as clear_day+cloudy."),
+]
+RatioOption = Annotated[
+    float | None,
+    typer.Option("--real-gen-ratio", help="Share of real images with --strategy gen_NAME, 0 to 1.  [default: 0.5]"),
+]
+GenRootOption = Annotated[
+    str | None, typer.Option("--gen-root", metavar="DIR", help="Folder of generated images, or $PROVE_GEN_ROOT.")
+]
+WeightsOption = Annotated[
+    str | None, typer.Option("--weights", metavar="FILE", help="Pretrained backbone of your own, a local file.")
+]
 AuxLossOption = Annotated[
     str | None,
     typer.Option("--aux-loss", help="Auxiliary loss beside CE, in every head: none, focal, lovasz, boundary, dice."),
@@ -69,7 +85,11 @@ def run(
     loss: LossOption = None,
     terms: TermsOption = None,
     seed: SeedOption = 0,
+    domain_filter: DomainOption = None,
+    real_gen_ratio: RatioOption = None,
     data_root: DataRootOption = None,
+    gen_root: GenRootOption = None,
+    weights: WeightsOption = None,
     max_iters: ItersOption = None,
     batch_size: BatchOption = None,
     crop_size: CropOption = None,
@@ -99,7 +119,8 @@ def run(
         terms=terms, seed=seed, data_root=data_root, max_iters=max_iters, batch_size=batch_size, crop_size=crop_size,
         lr=lr, eval_interval=eval_interval, val_images=val_images, early_stop=early_stop, patience=patience,
         min_delta=min_delta, monitor=monitor, pretrained=pretrained, amp=amp, device=device, workers=workers,
-        threads=threads,
+        threads=threads, domain_filter=domain_filter, real_gen_ratio=real_gen_ratio, gen_root=gen_root,
+        weights=weights,
     )  # fmt: skip
     raise typer.Exit(carry_out(request, results, restart=restart, json_output=json_output))
 

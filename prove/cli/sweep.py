@@ -46,7 +46,10 @@ def sweep(
     file: FileArgument = None,
     dataset: Annotated[AxisText, _axis("--dataset", "Names or YAML files, separated by commas, like all axes.")] = None,
     model: Annotated[AxisText, _axis("--model", "Names or config files.")] = None,
-    strategy: Annotated[AxisText, _axis("--strategy", "What happens to the images before training.")] = None,
+    strategy: Annotated[AxisText, _axis("--strategy", "What is trained on, how images are changed.")] = None,
+    domain_filter: Annotated[AxisText, _axis("--domain-filter", "Conditions to train on: clear_day+cloudy.")] = None,
+    real_gen_ratio: Annotated[AxisText, _axis("--real-gen-ratio", "Shares of real images, 0 to 1.")] = None,
+    weights: Annotated[AxisText, _axis("--weights", "Files of pretrained backbones of your own.")] = None,
     aux_loss: Annotated[AxisText, _axis("--aux-loss", "Auxiliary losses beside CE: none,focal,lovasz,...")] = None,
     aux_weight: Annotated[AxisText, _axis("--aux-weight", "Weights of --aux-loss.")] = None,
     loss: Annotated[AxisText, _axis("--loss", 'Whole objectives: "ce,ce + 0.3*focal(gamma=2)".')] = None,
@@ -68,6 +71,7 @@ def sweep(
     ] = None,
     amp: Annotated[bool | None, typer.Option("--amp/--no-amp", help="Mixed precision on CUDA.")] = None,
     data_root: Annotated[str | None, typer.Option("--data-root", help="Folder of the dataset.")] = None,
+    gen_root: Annotated[str | None, typer.Option("--gen-root", help="Folder of generated images.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.  [default: auto]")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=0, help="Processes that load data, per run.")] = None,
     threads: Annotated[
@@ -101,7 +105,8 @@ def sweep(
         "aux_weight": aux_weight, "max_iters": max_iters, "batch_size": batch_size, "crop_size": crop_size, "lr": lr,
         "eval_interval": eval_interval, "val_images": val_images, "patience": patience, "min_delta": min_delta,
         "monitor": monitor, "early_stop": early_stop, "pretrained": pretrained, "amp": amp, "data_root": data_root,
-        "device": device, "workers": workers, "seed": seed,
+        "device": device, "workers": workers, "seed": seed, "domain_filter": domain_filter,
+        "real_gen_ratio": real_gen_ratio, "weights": weights, "gen_root": gen_root,
     }  # fmt: skip
     # An axis whose flag is given twice has the values of both.
     axes = {flag: ",".join(value) if isinstance(value, list) else value for flag, value in axes.items()}

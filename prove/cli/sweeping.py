@@ -213,7 +213,7 @@ def prepare(
         ProveError: a dataset is not there or has faults, a term can't be used, weights can't be had.
     """
     files: dict[str, bytes] = {}
-    checked: set[tuple[str, str | None]] = set()
+    checked: set[tuple[Any, ...]] = set()
     weights: dict[str | None, Plan] = {}
     sound: set[str] = set()
     assignments = []
@@ -223,7 +223,7 @@ def prepare(
             workers = GPU_WORKERS if on_gpus and each.request.device != "cpu" else 0
         # What this machine has is not what the one has that will train: there, the slot says.
         plan = planner.plan(dataclasses.replace(each.request, device="cpu", workers=workers))
-        place = (each.request.dataset, each.request.data_root)
+        place = (each.request.dataset, each.request.data_root, plan.job.recipe, each.request.gen_root)
         if place not in checked:
             checked.add(place)
             images = sum(len(split) for split in plan.dataset.splits)

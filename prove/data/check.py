@@ -136,7 +136,7 @@ def _key(manifest: Manifest) -> str:
     files = [path for sample in manifest for path in (sample.image, sample.label)]
     loose = [*manifest.labels_without_image, *manifest.unused_images]
     ids = [f"{sample.id}={sample.condition}" for sample in manifest]
-    space = f"{manifest.label_space.classes}{manifest.encoding.canonical()}"
+    space = f"{manifest.label_space.classes}{manifest.spelling()}"
     return stat_key([*files, *loose], _VERSION, manifest.dataset, manifest.split, space, *ids)
 
 
@@ -185,7 +185,7 @@ def _check_pair(manifest: Manifest, sample: Sample) -> tuple[list[Finding], Coun
         )
         return findings, None
     try:
-        label = read_label(sample.label, manifest.encoding, manifest.label_space)
+        label = read_label(sample.label, manifest.encoding_of(sample), manifest.label_space)
     except UnknownLabelValueError as error:
         report("error", "out_of_range_label", sample.label, error.message)
         return findings, None

@@ -25,12 +25,18 @@ class Sample:
     Args:
         id: the image's path relative to the split's folder, without suffix, with forward slashes; unique in its split.
         condition: weather or time of day; "all" where the dataset doesn't tell.
+        encoding: how its label file spells train ids, where that differs from its manifest's.
+        pool: which of several sources it belongs to, where an epoch draws a set share from each.
+        noise: its pixels are replaced by noise that depends on its id alone; the label stays.
     """
 
     id: str
     image: Path
     label: Path
     condition: str
+    encoding: Encoding | None = None
+    pool: str = ""
+    noise: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,15 @@ class Manifest:
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
 
+    def encoding_of(self, sample: Sample) -> Encoding:
+        """How a sample's label file spells train ids."""
+        return sample.encoding or self.encoding
+
+    def spelling(self) -> str:
+        """All that decides how its label files are read, as text."""
+        own = {str(s.encoding.canonical()) for s in self.samples if s.encoding is not None}
+        return "\n".join([str(self.encoding.canonical()), *sorted(own)])
+
     @property
     def conditions(self) -> tuple[str, ...]:
         """The conditions that occur, sorted."""
@@ -70,7 +85,7 @@ def fingerprint(manifest: Manifest) -> str:
     Raises:
         ProveError: a file can't be read.
     """
-    ids = [sample.id for sample in manifest]
+    ids = [_identity(sample) for sample in manifest]
     key = stat_key((path for s in manifest for path in (s.image, s.label)), "fingerprint-1", *ids)
     known = recall("fingerprints", key)
     if isinstance(known, str):
@@ -78,9 +93,15 @@ def fingerprint(manifest: Manifest) -> str:
     digest = hashlib.sha256()
     with ThreadPoolExecutor(WORKERS) as pool:
         for sample, content in zip(manifest, pool.map(_content, manifest.samples), strict=True):
-            digest.update(f"{sample.id}\n{content}\n".encode())
+            digest.update(f"{_identity(sample)}\n{content}\n".encode())
     remember("fingerprints", key, digest.hexdigest())
     return digest.hexdigest()
+
+
+def _identity(sample: Sample) -> str:
+    """What of a sample, beside its bytes, decides what is trained on."""
+    own = [str(sample.encoding.canonical())] if sample.encoding is not None else []
+    return "\n".join([sample.id, *own, *(["noise"] if sample.noise else [])])
 
 
 def _content(sample: Sample) -> str:

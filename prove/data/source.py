@@ -24,6 +24,8 @@ class Dataset:
     Args:
         root: the folder that was named for it, plus the layout's prefix.
         layout: which of the definition's layouts it has.
+        draws: how many samples an epoch takes from each pool of the training samples, as (pool, count); empty where an
+            epoch is every sample once.
     """
 
     definition: DatasetDefinition
@@ -31,6 +33,7 @@ class Dataset:
     layout: Layout
     train: Manifest
     val: Manifest
+    draws: tuple[tuple[str, int], ...] = ()
 
     @property
     def splits(self) -> tuple[Manifest, Manifest]:
@@ -52,10 +55,10 @@ def open_dataset(definition: DatasetDefinition, *, root: str | Path | None = Non
     """
     found = _root(definition, root)
     folder, chosen = _layout(definition, found, layout)
-    splits: list[Manifest] = [
+    train, val = (
         scan(folder, chosen, split, dataset=definition.name, label_space=definition.label_space) for split in _SPLITS
-    ]
-    return Dataset(definition, folder, chosen, *splits)
+    )
+    return Dataset(definition, folder, chosen, train, val)
 
 
 _SPLITS: tuple[Split, Split] = ("train", "val")

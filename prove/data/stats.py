@@ -71,7 +71,7 @@ def count_label(manifest: Manifest, sample: Sample) -> Counts:
         int64 [C + 1].
     """
     return count_pixels(
-        read_label(sample.label, manifest.encoding, manifest.label_space), manifest.label_space.num_classes
+        read_label(sample.label, manifest.encoding_of(sample), manifest.label_space), manifest.label_space.num_classes
     )
 
 
@@ -94,6 +94,6 @@ def _key(manifest: Manifest) -> str:
     return stat_key(
         (sample.label for sample in manifest),
         "pixel_counts-2",
-        str(manifest.encoding.canonical()),
+        manifest.spelling(),
         str(manifest.label_space.num_classes),
     )

@@ -14,6 +14,7 @@ from typing import Any
 from prove.errors import ProveError, unknown
 from prove.spec.canonical import canonical_json, plain
 from prove.spec.expr import LossExpr, LossTerm, Value
+from prove.spec.recipe import Recipe
 from prove.spec.schedule import WeightSchedule
 
 SCHEMA = 1
@@ -71,6 +72,10 @@ class TrainSettings:
         val_images: validate on this many images, evenly spaced over the validation split; None validates on all.
         pretrained: whether the backbone starts from the weights that the model's config names.
         amp: mixed precision on CUDA; a CPU always computes in float32.
+        domain_filter: train on images of these conditions only, sorted; None trains on all. Validation sees all.
+        real_gen_ratio: share of real images in every epoch of a generative strategy, in [0, 1]; None without one.
+        weights: first twelve digits of the SHA-256 of a file of pretrained weights of the user's own; None for those
+            that the model's config names.
     """
 
     max_iters: int
@@ -82,6 +87,9 @@ class TrainSettings:
     val_images: int | None = None
     pretrained: bool = True
     amp: bool = True
+    domain_filter: tuple[str, ...] | None = None
+    real_gen_ratio: float | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         _require(self.max_iters >= 1, "max_iters", self.max_iters, "an integer >= 1")
@@ -95,6 +103,21 @@ class TrainSettings:
         )
         _require(self.val_images is None or self.val_images >= 1, "val_images", self.val_images, "an integer >= 1")
         _require(min(self.crop_size) >= 32, "crop_size", "x".join(map(str, self.crop_size)), "at least 32x32 pixels")
+        if self.domain_filter is not None:
+            names = tuple(sorted(set(self.domain_filter)))
+            _require(len(names) > 0 and all(names), "domain_filter", self.domain_filter, "a list of conditions")
+            object.__setattr__(self, "domain_filter", names)
+        if self.real_gen_ratio is not None:
+            _require(0 <= self.real_gen_ratio <= 1, "real_gen_ratio", self.real_gen_ratio, "a number in [0, 1]")
+            object.__setattr__(self, "real_gen_ratio", float(self.real_gen_ratio))
+
+    def canonical(self) -> dict[str, Any]:
+        """Plain JSON types. Settings that came later are left out while they are unset: no older key changes."""
+        values: dict[str, Any] = plain(dataclasses.asdict(self))
+        return {name: value for name, value in values.items() if value is not None or name not in _LATER}
+
+
+_LATER = ("domain_filter", "real_gen_ratio", "weights")
 
 
 @dataclass(frozen=True)
@@ -118,6 +141,7 @@ class Job:
     Attributes:
         dataset: canonical definition of the dataset (`DatasetDefinition.canonical()`), without paths.
         loss: resolved expression, complete with every default.
+        strategy: canonical text of `prove.catalog.strategies.Strategy`.
         seed: initial weights and batches; >= 0.
     """
 
@@ -156,6 +180,11 @@ class Job:
     def dataset_name(self) -> str:
         return str(self.dataset["name"])
 
+    @property
+    def recipe(self) -> Recipe:
+        """What decides the training data beside the dataset."""
+        return Recipe(self.strategy, self.train.domain_filter, self.train.real_gen_ratio)
+
     def to_dict(self) -> dict[str, Any]:
         """The canonical form, plain JSON types."""
         return {
@@ -165,7 +194,7 @@ class Job:
             "strategy": self.strategy,
             "loss": json.loads(self.loss.canonical),
             "seed": self.seed,
-            "train": plain(dataclasses.asdict(self.train)),
+            "train": self.train.canonical(),
         }
 
     @classmethod
@@ -183,6 +212,8 @@ class Job:
         train = dict(data["train"])
         stop = train.pop("early_stop")
         train["crop_size"] = tuple(train["crop_size"])
+        if train.get("domain_filter") is not None:
+            train["domain_filter"] = tuple(train["domain_filter"])
         return cls(
             dataset=data["dataset"],
             model=ModelRef(**data["model"]),
@@ -202,7 +233,7 @@ def _model_text(model: ModelRef) -> str:
 
 @lru_cache(maxsize=4096)
 def _train_text(train: TrainSettings) -> str:
-    return canonical_json(plain(dataclasses.asdict(train)))
+    return canonical_json(train.canonical())
 
 
 def _dataset_text(dataset: Mapping[str, Any]) -> str:

@@ -15,11 +15,13 @@ from mmengine.structures import PixelData
 from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import Dataset, Sampler
 
+from prove.data.compose import compose
 from prove.data.labels import read_image, read_label
 from prove.data.manifest import Manifest, Sample
 from prove.data.source import open_dataset, resolve_dataset
 from prove.errors import ProveError
 from prove.losses.distance_maps import distance_maps
+from prove.spec.recipe import Recipe
 from prove.training.seeding import mix, seed_augmentation
 
 DISTANCE_MAPS = "gt_distance_maps"
@@ -42,6 +44,8 @@ class ManifestDataset(Dataset[Any]):
         seed: seeds the augmentation of a sample from (seed, position in the stream); None for validation.
         limit: use this many samples, evenly spaced; None uses all.
         distance_maps: compute the signed distances of every class in the labels as well, for the term `distance`.
+        recipe: keywords of `prove.spec.recipe.Recipe`, what of the split is trained on; None takes it as it is.
+        generated_root: folder that holds generated images; None asks the environment.
     """
 
     def __init__(
@@ -53,8 +57,13 @@ class ManifestDataset(Dataset[Any]):
         seed: int | None = None,
         limit: int | None = None,
         distance_maps: bool = False,
+        recipe: Mapping[str, Any] | None = None,
+        generated_root: str | None = None,
     ) -> None:
         dataset = open_dataset(resolve_dataset(source), root=root)
+        if recipe is not None:
+            dataset = compose(dataset, recipe_of(recipe), generated_root=generated_root)
+        self.draws = dataset.draws
         self.root = dataset.root
         self.manifest: Manifest = dataset.train if split == "train" else dataset.val
         self.samples = evenly_spaced(self.manifest.samples, limit)
@@ -77,6 +86,12 @@ class ManifestDataset(Dataset[Any]):
             maps = torch.from_numpy(distance_maps(labels, len(self.manifest.label_space.classes), ignore_index=255))
             item["data_samples"].set_data({DISTANCE_MAPS: PixelData(data=maps)})
         return item
+
+
+def recipe_of(values: Mapping[str, Any]) -> Recipe:
+    """A recipe from the keywords that a config file holds."""
+    conditions = values.get("domain_filter")
+    return Recipe(**{**values, "domain_filter": None if conditions is None else tuple(conditions)})
 
 
 def evenly_spaced(samples: tuple[Sample, ...], limit: int | None) -> tuple[Sample, ...]:
@@ -125,7 +140,7 @@ class LoadSample(BaseTransform):  # type: ignore[misc]
         manifest: Manifest = results["manifest"]
         try:
             image = read_image(sample.image)[:, :, ::-1]
-            label = read_label(sample.label, manifest.encoding, manifest.label_space)
+            label = read_label(sample.label, manifest.encoding_of(sample), manifest.label_space)
         except ProveError as error:
             raise BadData(error.message, hint=error.hint) from error
         return {

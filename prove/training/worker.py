@@ -18,6 +18,7 @@ from prove.build.job_config import BuiltConfig, Placement, build_config, trainin
 from prove.catalog.losses import short
 from prove.catalog.user_terms import require_sources
 from prove.data.check import check
+from prove.data.compose import compose
 from prove.data.manifest import fingerprint
 from prove.data.source import Dataset, open_dataset, resolve_dataset
 from prove.errors import ProveError
@@ -127,8 +128,10 @@ def sound_dataset(job: Job, placement: Placement) -> Dataset:
     definition = resolve_dataset(placement.source)
     if {"name": definition.name, **definition.canonical()} != dict(job.dataset):
         raise BadData(f"{placement.source} is no longer the dataset that this job was made for.", hint="Run it anew.")
-    dataset = open_dataset(definition, root=placement.data_root)
     try:
+        dataset = compose(
+            open_dataset(definition, root=placement.data_root), job.recipe, generated_root=placement.generated_root
+        )
         check(dataset).raise_if_bad()
     except ProveError as error:
         raise BadData(error.message, hint=error.hint) from error
