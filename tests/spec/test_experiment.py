@@ -47,7 +47,7 @@ def pairs(experiment: Experiment, *names: str) -> list[tuple[Any, ...]]:
 def test_the_settings_are_the_flags_of_prove_run() -> None:
     fields = {field.name for field in dataclasses.fields(RunRequest)} - {"terms"}
     assert set(SETTINGS) == fields
-    assert fields - set(AXES) == {"data_root", "device", "workers", "threads"}
+    assert fields - set(AXES) == {"data_root", "gen_root", "device", "workers", "threads"}
 
 
 def test_a_setting_takes_what_the_request_takes() -> None:
