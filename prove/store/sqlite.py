@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,20 +39,30 @@ class SqliteConnection:
             self._link = sqlite3.connect(path, timeout=patience_seconds, isolation_level=None)
         try:
             with self._translated():
-                self._prepare()
+                self._prepare(time.monotonic() + patience_seconds)
         except ProveError:
             self._link.close()
             raise
 
-    def _prepare(self) -> None:
+    def _prepare(self, deadline: float) -> None:
         self._link.execute("PRAGMA foreign_keys = ON")
         self._link.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        (current,) = self._link.execute("PRAGMA journal_mode").fetchone()
-        wanted = "delete" if file_system(self.path.parent) in NETWORKED else "wal"
-        if current != wanted:
-            (current,) = self._link.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
+        current = self._in_mode("delete" if file_system(self.path.parent) in NETWORKED else "wal", deadline)
         # A power cut can take the last transactions of a write-ahead log, not its integrity: the events are read again.
         self._link.execute(f"PRAGMA synchronous = {'NORMAL' if current == 'wal' else 'FULL'}")
+
+    def _in_mode(self, wanted: str, deadline: float) -> str:
+        """Bring the file to a journal mode; SQLite itself does not wait here for others who are at the same."""
+        while True:
+            try:
+                (current,) = self._link.execute("PRAGMA journal_mode").fetchone()
+                if current != wanted:
+                    (current,) = self._link.execute(f"PRAGMA journal_mode = {wanted}").fetchone()
+                return str(current)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     @property
     def journal_mode(self) -> str:

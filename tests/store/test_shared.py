@@ -1,12 +1,15 @@
 """One database that several results folders share."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from prove.spec.event import State
 from prove.store import Store
+from prove.store.sqlite import SqliteConnection
 from tests.journal import encoded, finished, interrupted, make_job, make_run, started, train
 from tests.store.store_samples import a_launch, rows
 
@@ -87,3 +90,16 @@ def test_the_own_database_of_a_folder_moves_with_it(tmp_path: Path) -> None:
     with Store.open(tmp_path / "after") as store:
         store.refresh()
         assert (store.run(run.key).state, store.problems()) == (State.FINISHED, [])
+
+
+@pytest.mark.parametrize("attempt", range(10))
+def test_a_new_database_is_opened_by_several_at_once(tmp_path: Path, attempt: int) -> None:
+    """Each sets the file's journal mode, for which SQLite does not wait of itself."""
+    at_once = threading.Barrier(6)
+
+    def opened(number: int) -> None:
+        at_once.wait()
+        SqliteConnection(tmp_path / "new.db", 20.0).close()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(opened, range(6)))
