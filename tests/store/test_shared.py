@@ -1,12 +1,14 @@
 """One database that several results folders share."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from prove.errors import ProveError
 from prove.spec.event import State
 from prove.store import Store
 from prove.store.sqlite import SqliteConnection
@@ -92,14 +94,24 @@ def test_the_own_database_of_a_folder_moves_with_it(tmp_path: Path) -> None:
         assert (store.run(run.key).state, store.problems()) == (State.FINISHED, [])
 
 
-@pytest.mark.parametrize("attempt", range(10))
-def test_a_new_database_is_opened_by_several_at_once(tmp_path: Path, attempt: int) -> None:
-    """Each sets the file's journal mode, for which SQLite does not wait of itself."""
-    at_once = threading.Barrier(6)
+def test_a_new_database_that_another_is_writing_is_waited_for(tmp_path: Path) -> None:
+    """Setting the journal mode is the one thing for which SQLite itself does not wait."""
+    path = tmp_path / "new.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE t (x)")
+    other.execute("BEGIN IMMEDIATE")
+    release = threading.Timer(0.3, other.execute, ("COMMIT",))
+    release.start()
+    opened = SqliteConnection(path, 20.0)
+    release.join()
+    assert opened.journal_mode == "wal"
+    opened.close()
+    other.close()
 
-    def opened(number: int) -> None:
-        at_once.wait()
-        SqliteConnection(tmp_path / "new.db", 20.0).close()
 
-    with ThreadPoolExecutor(6) as pool:
-        list(pool.map(opened, range(6)))
+def test_a_new_database_is_not_waited_for_without_end(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(ProveError, match="locked by another process"):
+            SqliteConnection(path, 0.1)
