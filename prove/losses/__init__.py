@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prove.losses.lovasz import Lovasz
     from prove.losses.objective import Objective, ObjectiveOutput, build_term
     from prove.losses.pixels import Pixels
+    from prove.losses.set_criterion import CriterionSettings, SetCriterion, semantic_to_mask_targets
     from prove.losses.term import Term
     from prove.losses.tversky import FocalTversky, Jaccard, Tversky
     from prove.losses.user_terms import load_terms
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Boundary": "boundary",
     "BoundaryFocal": "boundary_focal",
+    "CriterionSettings": "set_criterion",
     "CrossEntropy": "cross_entropy",
     "Dice": "dice",
     "Distance": "distance",
@@ -39,16 +41,19 @@ _HOMES = {
     "Objective": "objective",
     "ObjectiveOutput": "objective",
     "Pixels": "pixels",
+    "SetCriterion": "set_criterion",
     "Term": "term",
     "Tversky": "tversky",
     "build_term": "objective",
     "class_weights": "weights",
     "load_terms": "user_terms",
+    "semantic_to_mask_targets": "set_criterion",
 }
 
 __all__ = [
     "Boundary",
     "BoundaryFocal",
+    "CriterionSettings",
     "CrossEntropy",
     "Dice",
     "Distance",
@@ -60,11 +65,13 @@ __all__ = [
     "Objective",
     "ObjectiveOutput",
     "Pixels",
+    "SetCriterion",
     "Term",
     "Tversky",
     "build_term",
     "class_weights",
     "load_terms",
+    "semantic_to_mask_targets",
 ]
 
 if not TYPE_CHECKING:  # a type checker would take any name for granted

@@ -176,7 +176,8 @@ def build_term(term: LossTerm, ignore_index: int = 255, class_weight: Sequence[f
         if LOSSES.get(term.name).kind == "criterion":
             raise ProveError(
                 f"{term.name!r} is the model's own criterion; there is no module for it on logits and labels.",
-                hint="Build an objective from the per-pixel terms alone: " + ", ".join(TERMS) + ".",
+                hint="In your own training loop it is prove.losses.SetCriterion, on queries; an objective has the "
+                f"per-pixel terms: {', '.join(TERMS)}.",
             )
         raise unknown("loss module", term.name, TERMS)
     arguments: dict[str, Any] = dict(term.params)
