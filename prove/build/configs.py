@@ -18,8 +18,17 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 
+OWN = "prove/"
+"""Begins the name of a config that is PROVE's own; mmsegmentation has no folder of that name."""
+
+
 def shipped(relative: str) -> Path:
-    """Path of a config below mmsegmentation's ``configs/``; mmsegmentation is found, not imported."""
+    """Path of a config below mmsegmentation's ``configs/``, or of PROVE's own: ``prove/dinov3_linear.py``.
+
+    mmsegmentation is found, not imported.
+    """
+    if relative.startswith(OWN):
+        return Path(__file__).parent / "model_configs" / relative.removeprefix(OWN)
     spec = importlib.util.find_spec("mmseg")
     if spec is None or not spec.submodule_search_locations:
         raise ProveError("mmsegmentation is not installed.", hint="Install PROVE again: `uv sync`.")

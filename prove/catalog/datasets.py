@@ -317,3 +317,22 @@ OUTSIDE15K = DATASETS.add(
         description="Outdoor scenes gathered from several sets, 24 classes",
     )
 )
+ADE20K = DATASETS.add(
+    DatasetEntry(
+        "ADE20K",
+        ls.ADE20K150,
+        ("all",),
+        (
+            Layout(
+                "original",
+                *_folders("images/{split}", "annotations/{split}", "training", "validation"),
+                image_suffixes=(".jpg",),
+                labels=(LabelFiles(".png", ls.ADE20K_IDS),),
+                prefixes=("", "ADEChallengeData2016"),
+            ),
+        ),
+        default_crop=(512, 512),
+        description="Scenes indoors and outdoors, 20,210 + 2,000 images, the 150 classes of the 2016 challenge",
+        paper="Zhou et al., CVPR 2017",
+    )
+)

@@ -3,7 +3,7 @@
 A `LabelSpace` names the classes; train id k is its k-th class. An `Encoding` maps what stands in a label file, an
 integer or a colour, to train ids. Sources of the numbers: Cityscapes `labels.py` (Cordts et al., CVPR 2016), SegNet's
 CamVid (Badrinarayanan et al., PAMI 2017), Mapillary Vistas v1.2 (Neuhold et al., ICCV 2017), and for OUTSIDE15k the
-list that the original study trains on.
+list that the original study trains on, as for the 42 classes that several datasets share.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from prove.errors import ProveError
 Color = tuple[int, int, int]
 
 IGNORE = 255
+IGNORED = "ignore"
+"""What stands in tables for the train id `IGNORE`."""
 MAX_CLASSES = 255
 
 
@@ -98,12 +100,20 @@ def by_color(space: LabelSpace, *, name: str = "colors") -> Encoding:
 
 def _read_spaces() -> Registry[LabelSpace]:
     classes: dict[str, list[tuple[str, Color]]] = {}
-    text = (files("prove.catalog") / "label_spaces.csv").read_text(encoding="utf-8")
-    for row in csv.DictReader(text.splitlines()):
+    for row in _table("label_spaces.csv"):
         color = (int(row["red"]), int(row["green"]), int(row["blue"]))
         classes.setdefault(row["label_space"], []).append((row["class"], color))
     spaces = (LabelSpace(name, tuple(c for c, _ in rows), tuple(p for _, p in rows)) for name, rows in classes.items())
     return Registry("label space", tuple(spaces))
+
+
+def map_table() -> list[dict[str, str]]:
+    """The rows of ``label_maps.csv``, which `prove.catalog.label_maps` makes sense of."""
+    return _table("label_maps.csv")
+
+
+def _table(name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader((files("prove.catalog") / name).read_text(encoding="utf-8").splitlines()))
 
 
 LABEL_SPACES = _read_spaces()
@@ -111,24 +121,28 @@ CITYSCAPES19 = LABEL_SPACES.get("cityscapes19")
 CAMVID11 = LABEL_SPACES.get("camvid11")
 MAPILLARY66 = LABEL_SPACES.get("mapillary66")
 OUTSIDE24 = LABEL_SPACES.get("outside24")
+CITYSCAPES34 = LABEL_SPACES.get("cityscapes34")
+UNION42 = LABEL_SPACES.get("union42")
+ADE20K150 = LABEL_SPACES.get("ade20k150")
 
-# labelIds 0..33 in order; the license plate's -1 is never drawn into a label file.
-_CITYSCAPES_TRAIN_ID_OF = (
-    (255,) * 7  # unlabeled, ego vehicle, rectification border, out of roi, static, dynamic, ground
-    + (0, 1, 255, 255)  # road, sidewalk, parking, rail track
-    + (2, 3, 4, 255, 255, 255)  # building, wall, fence, guard rail, bridge, tunnel
-    + (5, 255, 6, 7)  # pole, polegroup, traffic light, traffic sign
-    + (8, 9, 10, 11, 12)  # vegetation, terrain, sky, person, rider
-    + (13, 14, 15, 255, 255, 16, 17, 18)  # car, truck, bus, caravan, trailer, train, motorcycle, bicycle
-)
+
+def _train_ids_of_label_ids() -> tuple[tuple[int, int], ...]:
+    targets = {row["class"]: row["target_class"] for row in map_table() if row["source"] == CITYSCAPES34.name}
+    ids = {name: k for k, name in enumerate(CITYSCAPES19.classes)} | {IGNORED: IGNORE}
+    return (*((k, ids[targets[name]]) for k, name in enumerate(CITYSCAPES34.classes)), (IGNORE, IGNORE))
+
 
 CITYSCAPES_TRAIN_IDS = train_ids(CITYSCAPES19)
-CITYSCAPES_LABEL_IDS = Encoding("cityscapes_label_ids", (*enumerate(_CITYSCAPES_TRAIN_ID_OF), (IGNORE, IGNORE)))
+# labelIds 0..33; the license plate's -1 is never drawn into a label file.
+CITYSCAPES_LABEL_IDS = Encoding("cityscapes_label_ids", _train_ids_of_label_ids())
 CAMVID_IDS = Encoding("camvid", (*((k, k) for k in range(CAMVID11.num_classes)), (11, IGNORE), (IGNORE, IGNORE)))
 # Vistas ships palette images whose index is the class; many copies were converted to RGB. Both are read.
 MAPILLARY_IDS_OR_COLORS = by_color(MAPILLARY66, name="mapillary_ids_or_colors")
 OUTSIDE_IDS = train_ids(OUTSIDE24, name="outside_ids")
+# 0 is what belongs to none of the 150 classes, which are numbered from 1 (Zhou et al., CVPR 2017).
+ADE20K_IDS = Encoding("ade20k_ids", ((0, IGNORE), *((k + 1, k) for k in range(ADE20K150.num_classes))))
 
 ENCODINGS = Registry(
-    "label encoding", (CITYSCAPES_TRAIN_IDS, CITYSCAPES_LABEL_IDS, CAMVID_IDS, MAPILLARY_IDS_OR_COLORS, OUTSIDE_IDS)
+    "label encoding",
+    (CITYSCAPES_TRAIN_IDS, CITYSCAPES_LABEL_IDS, CAMVID_IDS, MAPILLARY_IDS_OR_COLORS, OUTSIDE_IDS, ADE20K_IDS),
 )

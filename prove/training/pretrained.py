@@ -26,7 +26,7 @@ def check_arrived(model: nn.Module, weights: Path) -> None:
     Raises:
         ProveError: less than `LEAST` of either is there, so that the run would train from (mostly) random weights.
     """
-    held = list(tensors(torch.load(weights, map_location="cpu", weights_only=True)))
+    held = list(tensors(read_weights(weights)))
     arrived = share_found(held, model.state_dict().values())
     backbone = getattr(model, "backbone", None)
     filled = share_found(backbone.parameters(), held) if isinstance(backbone, nn.Module) else 1.0
@@ -39,6 +39,31 @@ def check_arrived(model: nn.Module, weights: Path) -> None:
             "its backbone: they are for a smaller one.",
             hint="Use the file that the model's config names, or --no-pretrained (for all arms alike).",
         )
+
+
+def read_weights(file: Path) -> Mapping[str, Any]:
+    """The content of a weights file; what is pickled in it is not executed.
+
+    Args:
+        file: ``.safetensors``, or anything that `torch.load` reads.
+
+    Raises:
+        ProveError: it can't be read.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a broken file fails in many ways; each means the same to a user
+        raise ProveError(
+            f"The pretrained weights in {file} can't be read: {type(error).__name__}: {error}",
+            hint="Remove the file if it is in PROVE's cache, so that it is fetched anew; or give another.",
+        ) from error
+    if not isinstance(loaded, Mapping):
+        raise ProveError(f"The file {file} holds a {type(loaded).__name__}, not weights by name.")
+    return loaded
 
 
 def share_found(wanted: Iterable[Tensor], among: Iterable[Tensor]) -> float:

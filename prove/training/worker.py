@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import shutil
 import socket
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from prove.build.job_config import BuiltConfig, Placement, build_config, training_class_weight
+from prove.build.weights import sha256
 from prove.catalog.losses import short
 from prove.catalog.user_terms import require_sources
 from prove.data.check import check
@@ -75,6 +75,7 @@ def attempt(run: RunDir, recorder: Recorder) -> int:
             resumed_from=iteration,
             max_iters=job.train.max_iters,
         )
+        require_own_weights(job, placement)
         dataset = sound_dataset(job, placement)
         weight = training_class_weight(job, dataset)
         built = build_config(job, dataset, placement, weight, run.model_config)
@@ -117,6 +118,19 @@ def attempt(run: RunDir, recorder: Recorder) -> int:
         return 1
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def require_own_weights(job: Job, placement: Placement) -> None:
+    """Refuse a file of weights of the user's own that is no longer the one that the job was made for.
+
+    Raises:
+        ProveError: its content has changed, or it is gone.
+    """
+    if job.train.weights is None:
+        return
+    file = Path(placement.weights or "")
+    if not file.is_file() or sha256(file)[: len(job.train.weights)] != job.train.weights:
+        raise ProveError(f"{file} is no longer the file of weights that this job was made for.", hint="Run it anew.")
 
 
 def sound_dataset(job: Job, placement: Placement) -> Dataset:
@@ -185,15 +199,11 @@ def environment(dataset: Dataset, placement: Placement) -> dict[str, Any]:
             "torch_cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
             "placement": dataclasses.asdict(placement),
-            "weights_sha256": _sha256(placement.weights),
+            "weights_sha256": sha256(Path(placement.weights)) if placement.weights else None,
             "data_root": str(dataset.root),
             "data_fingerprint": fingerprints(dataset),
         }
     )
-
-
-def _sha256(path: str | None) -> str | None:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else None
 
 
 def device_name() -> str:

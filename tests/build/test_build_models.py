@@ -45,17 +45,21 @@ def terms_of(head: Any) -> list[str]:
 def test_the_catalogue_says_what_the_shipped_config_says(name: str) -> None:
     entry = MODELS.get(name)
     config = Config.fromfile(shipped(entry.config), import_custom_modules=False)
-    gpus, each = map(int, re.findall(r"_(\d+)xb(\d+)-", entry.config)[0])
+    named = re.findall(r"_(\d+)xb(\d+)-", entry.config)
+    batch = int(named[0][0]) * int(named[0][1]) if named else config.auto_scale_lr.base_batch_size
     assert entry.base_lr == config.optim_wrapper.optimizer.lr
-    assert entry.base_batch == gpus * each
+    assert entry.base_batch == batch
     assert (entry.lr_scaling == "sqrt") == (config.optim_wrapper.optimizer.type == "AdamW")
     assert (entry.kind == "per_pixel") == (config.model.decode_head.type != "Mask2FormerHead")
+    if "tiny" in name:
+        assert entry.weights is None
+        return
+    config.merge_from_dict({"model": dict(entry.edits)})
     init = config.model.backbone.get("init_cfg") or {}
     source = config.model.get("pretrained") or init.get("checkpoint")
     if source.startswith("open-mmlab://"):
         source = get_external_models()[source.removeprefix("open-mmlab://")]
-    if name != "fcn_tiny":
-        assert entry.weights == source
+    assert entry.weights == source
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,10 +86,49 @@ def test_classes_norms_and_sizes(name: str, planned: Any) -> None:
     assert "size_divisor" not in model.data_preprocessor
     heads = [head for key in ("decode_head", "auxiliary_head") if (head := model.get(key)) is not None]
     assert all(head["ignore_index"] == 255 for head in heads)
-    if name == "mask2former_swin-b":
-        assert model.decode_head["loss_cls"]["class_weight"] == [1.0] * 11 + [0.1]
+    if MODELS.get(name).kind == "mask_classification":
+        assert model.decode_head["type"] == "SemanticMask2FormerHead"
     else:
         assert [terms_of(head) for head in heads] == [["ce"], ["0.4*ce"]][: len(heads)]
+
+
+DINOV3 = [entry.name for entry in MODELS if entry.name.startswith("dinov3_vit")]
+
+
+@pytest.mark.parametrize("name", DINOV3)
+def test_a_dinov3_is_what_its_name_says(name: str, planned: Any) -> None:
+    """Size, freezing, head and the file that timm keeps the weights of this size in."""
+    import timm
+
+    _, size, *frozen, head = name.split("_")
+    chosen = planned(model=name, pretrained=True)
+    model = built(chosen).config.model
+    full = {"vits16": "small", "vitb16": "base", "vitl16": "large"}[size]
+    assert model.backbone["size"] == full
+    assert model.backbone["frozen"] == (frozen == ["frozen"])
+    published = timm.models.get_pretrained_cfg(f"vit_{full}_patch16_dinov3.lvd1689m")
+    assert published is not None
+    hub = published.hf_hub_id
+    assert model.backbone["init_cfg"]["checkpoint"] == f"https://huggingface.co/{hub}/resolve/main/model.safetensors"
+    assert published.mean == pytest.approx([value / 255 for value in model.data_preprocessor["mean"]], abs=1e-4)
+    assert published.std == pytest.approx([value / 255 for value in model.data_preprocessor["std"]], abs=1e-4)
+    width = timm.create_model(f"vit_{full}_patch16_dinov3", num_classes=0, depth=1).embed_dim
+    if head == "linear":
+        assert model.decode_head["in_channels"] == model.decode_head["channels"] == width
+        assert "neck" not in model
+    else:
+        assert model.neck == {"type": "ViTPyramid", "dim": width}
+        assert model.decode_head["in_channels"] == [width // 4, width // 2, width, width]
+
+
+def test_mask2former_on_dinov3_has_the_shipped_head(planned: Any) -> None:
+    """Nothing but the widths of its inputs differs from the head that mask2former_swin-b has."""
+    swin, dinov3 = (
+        dict(built(planned(model=name)).config.model.decode_head)
+        for name in ("mask2former_swin-b", "dinov3_vits16_mask2former")
+    )
+    assert swin.pop("in_channels") != dinov3.pop("in_channels")
+    assert swin == dinov3
 
 
 def test_slide_inference_of_a_config_file_follows_the_crop(planned: Any) -> None:
@@ -126,7 +169,9 @@ def test_where_a_job_runs_is_no_part_of_it(planned: Any, camvid: Path) -> None:
     assert built(one).heads == build_config(one.job, one.dataset, elsewhere).heads
 
 
-@pytest.mark.parametrize("name", ["fcn_tiny", "segformer_mit-b0", "mask2former_swin-b"])
+@pytest.mark.parametrize(
+    "name", ["fcn_tiny", "segformer_mit-b0", "mask2former_swin-b", "dinov3_vits16_linear", "dinov3_vits16_mask2former"]
+)
 def test_the_written_config_reads_back_the_same(name: str, planned: Any, tmp_path: Path) -> None:
     config = built(planned(model=name, loss="ce + 0.5->0.1*focal(gamma=2) + 0.1*dice")).config
     path = tmp_path / "config.py"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner.checkpoint import get_external_models
+from safetensors.torch import load_file, save
 
 from prove.build.configs import load, pretrained_sources, shipped
 from prove.build.model import patch_model
 from prove.build.objective import plan_heads
-from prove.build.weights import fetch, hub_url
+from prove.build.weights import chosen_file, fetch, file_name, hub_url
 from prove.catalog.losses import resolve
 from prove.cli.config import show
 from prove.cli.request import RunRequest, plan, with_weights
@@ -86,6 +88,71 @@ def test_a_download_is_checked_against_its_name(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ProveError, match="not the file that its name promises"):
         fetch("https://weights.example/net-00000000.pth", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [good.name]
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """Every download brings these bytes."""
+
+    class Answer(io.BytesIO):
+        headers: dict[str, str] = {}  # noqa: RUF012
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **options: Answer(content))
+
+
+HUB = "https://huggingface.co/timm/vit_{}_patch16_dinov3.lvd1689m/resolve/main/model.safetensors"
+
+
+def test_the_hubs_files_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are called model.safetensors there: the second model must not train from the first one's weights."""
+    small, base = HUB.format("small"), HUB.format("base")
+    answering(monkeypatch, save({"cls_token": torch.ones(1, 1, 384)}))
+    fetch(small, tmp_path)
+    answering(monkeypatch, save({"cls_token": torch.ones(1, 1, 768)}))
+    fetch(base, tmp_path)
+    assert load_file(fetch(small, tmp_path))["cls_token"].shape == (1, 1, 384)
+    assert load_file(fetch(base, tmp_path))["cls_token"].shape == (1, 1, 768)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "vit_base_patch16_dinov3.lvd1689m.safetensors",
+        "vit_small_patch16_dinov3.lvd1689m.safetensors",
+    ]
+    assert file_name("https://weights.example/model.safetensors") == "model.safetensors"
+
+
+@pytest.mark.parametrize("cut", [1, 40, 4000, None], ids=["last byte", "tensor", "head", "a web page"])
+def test_a_safetensors_file_must_be_complete(cut: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name promises no hash."""
+    whole = save({f"block{k}": torch.rand(3) for k in range(60)}, metadata={"format": "pt"})
+    broken = whole[:-cut] if cut is not None else b"<html>Sign in to go on</html>"
+    (tmp_path / "good.safetensors").write_bytes(whole)
+    assert fetch(str(tmp_path / "good.safetensors"), tmp_path) == tmp_path / "good.safetensors"
+    cache = tmp_path / "cache"
+    answering(monkeypatch, broken)
+    with pytest.raises(ProveError, match=r"not a complete \.safetensors file"):
+        fetch(HUB.format("small"), cache)
+    assert not cache.exists()
+    mine = tmp_path / "mine.safetensors"
+    mine.write_bytes(broken)
+    for source in (str(mine), HUB.format("small")):
+        cache.mkdir(exist_ok=True)
+        (cache / file_name(HUB.format("small"))).write_bytes(broken)
+        with pytest.raises(ProveError, match=r"is not a complete \.safetensors file"):
+            fetch(source, cache)
+
+
+def test_a_file_of_the_users_own(tmp_path: Path) -> None:
+    safe, torch_file = tmp_path / "own.safetensors", tmp_path / "own.pth"
+    safe.write_bytes(save({"cls_token": torch.ones(3)}))
+    torch.save({"conv1.weight": torch.ones(3)}, torch_file)
+    url, hub = get_external_models()["resnet18_v1c"], HUB.format("small")
+    assert chosen_file(safe, "dinov3_vits16_linear", hub) == safe
+    assert chosen_file(torch_file, "dinov3_vits16_linear", hub) == torch_file
+    assert chosen_file(str(torch_file), "deeplabv3plus_r18", url) == torch_file
+    with pytest.raises(ProveError, match=r"deeplabv3plus_r18 reads its backbone from a \.pth file"):
+        chosen_file(safe, "deeplabv3plus_r18", url)
+    with pytest.raises(ProveError, match="fcn_tiny has no pretrained backbone"):
+        chosen_file(torch_file, "fcn_tiny", None)
+    with pytest.raises(ProveError, match=r"nowhere\.pth: there is no such file"):
+        chosen_file(tmp_path / "nowhere.pth", "deeplabv3plus_r18", url)
 
 
 @pytest.mark.parametrize(
@@ -172,3 +239,26 @@ def test_the_built_model_starts_from_the_weights(config: str, tmp_path: Path) ->
     found = backbone(file).state_dict()
     assert found.keys() == wanted.keys()
     assert all(torch.equal(value, wanted[name]) for name, value in found.items())
+
+
+def test_the_users_file_is_part_of_the_job(camvid: Path, tmp_path: Path) -> None:
+    """By its content: where it lies and what it is called changes nothing."""
+    one, same, other = tmp_path / "one.safetensors", tmp_path / "same.safetensors", tmp_path / "other.safetensors"
+    for file, value in ((one, 1.0), (same, 1.0), (other, 2.0)):
+        file.write_bytes(save({"cls_token": torch.full((3,), value)}))
+
+    def planned(model: str = "dinov3_vits16_linear", **flags: Any) -> Any:
+        return plan(
+            RunRequest("CamVid", model, data_root=str(camvid), device="cpu", max_iters=4, batch_size=2, **flags)
+        )
+
+    chosen = planned(weights=str(one))
+    assert with_weights(chosen).placement.weights == str(one)
+    assert planned(weights=str(same)).job.key == chosen.job.key
+    assert len({planned().job.key, chosen.job.key, planned(weights=str(other)).job.key}) == 3
+    with pytest.raises(ProveError, match=r"segformer_mit-b0 reads its backbone from a \.pth file"):
+        planned("segformer_mit-b0", weights=str(one))
+    with pytest.raises(ProveError, match="dinov3_tiny_linear has no pretrained backbone"):
+        planned("dinov3_tiny_linear", weights=str(one))
+    with pytest.raises(ProveError, match="contradict each other"):
+        planned(weights=str(one), pretrained=False)

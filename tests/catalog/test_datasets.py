@@ -49,11 +49,12 @@ def test_cityscapes_label_ids_follow_the_published_table() -> None:
         (ls.CITYSCAPES19, "cityscapes", "CityscapesDataset"),
         (ls.CITYSCAPES19, "bdd100k", "BDD100KDataset"),
         (ls.MAPILLARY66, "mapillary", "MapillaryDataset_v1"),
+        (ls.ADE20K150, "ade", "ADE20KDataset"),
     ],
 )
 def test_label_spaces_agree_with_mmsegmentation(space: ls.LabelSpace, module: str, dataset: str) -> None:
     info = mmseg_metainfo(module, dataset)
-    assert list(space.classes) == list(info["classes"])
+    assert list(space.classes) == [str(name).strip() for name in info["classes"]]  # one of ADE20K's ends in a space
     assert [list(color) for color in space.palette] == [list(color) for color in info["palette"]]  # type: ignore[call-overload]
 
 
@@ -61,13 +62,17 @@ def test_class_counts_of_the_study() -> None:
     counts = {entry.name: entry.label_space.num_classes for entry in DATASETS}
     assert counts == {
         "SynthStreet": 19, "CamVid": 11, "Cityscapes": 19, "ACDC": 19, "BDD10k": 19, "IDD-AW": 19,
-        "MapillaryVistas": 66, "OUTSIDE15k": 24,
+        "MapillaryVistas": 66, "OUTSIDE15k": 24, "ADE20K": 150,
     }  # fmt: skip
 
 
 def test_camvid_ignores_its_twelfth_label() -> None:
     assert dict(ls.CAMVID_IDS.ids)[11] == 255
     assert dict(ls.CAMVID_IDS.ids)[10] == 10
+
+
+def test_ade20k_ignores_its_zero_and_counts_from_one() -> None:
+    assert dict(ls.ADE20K_IDS.ids) == {0: 255, **{raw: raw - 1 for raw in range(1, 151)}}
 
 
 def test_every_encoding_leads_into_its_label_space() -> None:

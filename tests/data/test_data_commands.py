@@ -24,7 +24,7 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_list() -> None:
     code, text = run("list")
     assert code == 0
-    assert len(text.splitlines()) == 8
+    assert len(text.splitlines()) == 9
     assert "MapillaryVistas   66 classes" in text
     rows = json.loads(run("list", "--json")[1])
     assert [row["root_variable"] for row in rows if row["name"] == "IDD-AW"] == ["PROVE_IDD_AW_ROOT"]

@@ -150,6 +150,16 @@ LAYOUTS = [
         "cloudy/abc",
         "cloudy",
     ),
+    (
+        "ADE20K",
+        "original",
+        "ADEChallengeData2016/images/{vistas}/ADE_00000001.jpg",
+        "ADEChallengeData2016/annotations/{vistas}/ADE_00000001.png",
+        13,
+        12,
+        "ADE_00000001",
+        "all",
+    ),
 ]
 SPLITS = (
     {"train": "train", "study": "train", "vistas": "training"},

@@ -23,6 +23,7 @@ ENCODINGS = [
     (ls.CAMVID_IDS, ls.CAMVID11),
     (ls.MAPILLARY_IDS_OR_COLORS, ls.MAPILLARY66),
     (ls.OUTSIDE_IDS, ls.OUTSIDE24),
+    (ls.ADE20K_IDS, ls.ADE20K150),
 ]
 ids = pytest.mark.parametrize(("encoding", "space"), ENCODINGS, ids=[e.name for e, _ in ENCODINGS])
 

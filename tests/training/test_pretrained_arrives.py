@@ -16,6 +16,7 @@ from prove.cli.request import RunRequest, plan, with_weights
 from prove.errors import ProveError
 from prove.rundir import RunDir
 from prove.training.pretrained import check_arrived
+from prove.training.worker import require_own_weights
 
 URL = "mit_b0_20220624-7e0fe6dd.pth"
 
@@ -94,3 +95,17 @@ def test_a_small_file_does_not_fill_a_big_backbone(tmp_path: Path) -> None:
         check_arrived(model, file)
     torch.save({"state_dict": model.backbone[0].state_dict()}, file)
     check_arrived(nn.Sequential(model.backbone), file)  # a model without a `backbone`: the file is all there is to ask
+
+
+def test_weights_that_have_changed_since_the_job_was_made_are_refused(runs: Runs, tmp_path: Path) -> None:
+    file = tmp_path / "mine.pth"
+    torch.save({"state_dict": backbone(32)}, file)
+    changes: dict[str, Any] = {"model": "segformer_mit-b0", "weights": str(file), "max_iters": 1, "eval_interval": 1}
+    chosen = plan(RunRequest(**{**TINY, "data_root": str(runs.camvid), **changes}))
+    require_own_weights(chosen.job, chosen.placement)
+    torch.save({"state_dict": backbone(64)}, file)
+    with pytest.raises(ProveError, match="no longer the file of weights"):
+        require_own_weights(chosen.job, chosen.placement)
+    file.unlink()
+    with pytest.raises(ProveError, match="no longer the file of weights"):
+        require_own_weights(chosen.job, chosen.placement)
