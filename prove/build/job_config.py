@@ -11,10 +11,12 @@ from prove.build.configs import digest, load, shipped
 from prove.build.lr_schedule import lr_schedule
 from prove.build.model import patch_model
 from prove.build.objective import HeadPlan, plan_heads
+from prove.build.pipeline import mix_options, pastes_labels, training_pipeline, validation_pipeline
 from prove.catalog.losses import class_weight_scheme
 from prove.catalog.models import MODELS
+from prove.catalog.strategies import resolve_strategy
 from prove.data.source import Dataset
-from prove.data.stats import label_statistics
+from prove.data.stats import epoch_frequencies
 from prove.errors import ProveError
 from prove.spec import Job
 from prove.spec.canonical import plain
@@ -66,7 +68,8 @@ def base_config(job: Job, model_file: Path | None = None) -> Config:
     entry = MODELS.get(job.model.name)
     config = load(shipped(entry.config))
     if entry.edits:
-        config.merge_from_dict({"model": dict(entry.edits)})
+        # a deep copy: MMEngine takes `_delete_` out of what it merges, and the entry is used again
+        config.merge_from_dict({"model": copy.deepcopy(dict(entry.edits))})
     return config
 
 
@@ -77,9 +80,9 @@ def training_class_weight(job: Job, dataset: Dataset) -> tuple[float, ...] | Non
         return None
     from prove.losses import class_weights  # imports torch, which `prove run` itself has no use for
 
-    labels = label_statistics(dataset.train)
-    around = labels.pixels_around.tolist() if scheme[0] == "median_frequency" else None
-    return class_weights(labels.pixels.tolist(), *scheme, pixels_around=around)
+    seen = epoch_frequencies(dataset)
+    around = seen.pixels_around if scheme[0] == "median_frequency" else None
+    return class_weights(seen.pixels, *scheme, pixels_around=around)
 
 
 def build_config(
@@ -121,6 +124,7 @@ def build_config(
             "type": "ProveTrainLoop",
             "max_iters": train.max_iters,
             "val_interval": train.eval_interval,
+            **mix_options(resolve_strategy(job.strategy), train.crop_size, model.get("data_preprocessor")),
         },
         "val_cfg": {"type": "ValLoop"},
         "val_evaluator": {"type": "ImageCountsMetric", "classes": classes, "normalise": heads[0].kind != "per_pixel"},
@@ -164,25 +168,8 @@ def _model_with_preprocessor(base: Config) -> dict[str, Any]:
 
 def _loader(job: Job, placement: Placement, split: str) -> dict[str, Any]:
     training = split == "train"
-    pipeline: list[dict[str, Any]] = [{"type": "LoadSample"}]
-    if training:
-        pipeline += [
-            {"type": "RandomScale", "low": 0.5, "high": 2.0},
-            {"type": "RandomCrop", "crop_size": job.train.crop_size, "cat_max_ratio": 0.75},
-            {"type": "RandomFlip", "prob": 0.5},
-        ]
-    keys = (
-        "sample_id",
-        "condition",
-        "img_path",
-        "ori_shape",
-        "img_shape",
-        "pad_shape",
-        "scale_factor",
-        "flip",
-        "flip_direction",
-    )
-    pipeline.append({"type": "PackSegInputs", "meta_keys": keys})
+    strategy = resolve_strategy(job.strategy)
+    pipeline = training_pipeline(strategy, job.train.crop_size) if training else validation_pipeline()
     dataset: dict[str, Any] = {
         "type": "ManifestDataset",
         "source": placement.source,
@@ -194,7 +181,8 @@ def _loader(job: Job, placement: Placement, split: str) -> dict[str, Any]:
         dataset["seed"] = job.seed
         if job.recipe != Recipe():
             dataset |= {"recipe": plain(asdict(job.recipe)), "generated_root": placement.generated_root}
-        if any(term.name == "distance" for term in job.loss.terms):
+        # Of labels with a pasted box, distances are known only when it is pasted: the term computes them.
+        if any(term.name == "distance" for term in job.loss.terms) and not pastes_labels(strategy):
             dataset["distance_maps"] = True
     elif job.train.val_images is not None:
         dataset["limit"] = job.train.val_images

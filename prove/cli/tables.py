@@ -94,6 +94,17 @@ def evidence_table(evidence: Mapping[str, Any] | None) -> Table | None:
                 f"x{term['doubling']:.4g}",
                 number(term["ignored_gradient"]),
             )
+            for part in term.get("parts", ()):
+                layers = len(part["layers"])
+                table.add_row(
+                    "",
+                    f"  {part['part']}, {layers} layer{'s' if layers > 1 else ''}",
+                    "",
+                    number(part["contribution"]),
+                    "",
+                    share(term["loss_share"] * part["loss_share"]),
+                    share(term["gradient_share"] * part["gradient_share"]),
+                )
     return table
 
 
@@ -104,8 +115,18 @@ def verdict(evidence: Mapping[str, Any]) -> str:
     if evidence["ok"]:
         total, formula = number(evidence["total"]), number(evidence.get("formula"))
         proved = f"proved: the loss that is minimised is {total}, the formula gives {formula} ({where})"
-        return "\n".join([proved, *_not_compared(evidence)])
+        return "\n".join([proved, *_mixed(evidence), *_not_compared(evidence)])
     return "\n".join([f"NOT proved ({where}):", *(f"  {problem}" for problem in evidence["problems"])])
+
+
+def _mixed(evidence: Mapping[str, Any]) -> list[str]:
+    """A line on the batch that was mixed as the strategy mixes batches."""
+    mix = evidence.get("mix")
+    if mix is None:
+        return []
+    labels = {"CutMix": "the pasted labels", "MixUp": "both labels with their shares"}[mix["mix"]]
+    shown = f"  mixed by {mix['mix']}, {mix['share']:.2f} own, it is {number(mix['total'])};"
+    return [f"{shown} the formula on {labels} gives {number(mix['formula'])}"]
 
 
 def _not_compared(evidence: Mapping[str, Any]) -> list[str]:

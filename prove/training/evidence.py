@@ -8,6 +8,27 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class PartEvidence:
+    """One part of a set criterion, over all decoder layers.
+
+    Attributes:
+        part: ``loss_cls``, ``loss_mask`` or ``loss_dice``.
+        layers: what it adds to the loss in each layer that is trained, the last one last.
+        contribution: the sum of these.
+        loss_share: its share of the criterion's loss.
+        gradient_norm: L2 norm of its weighted gradient on the outputs of all layers.
+        gradient_share: its share of the sum of the parts' norms.
+    """
+
+    part: str
+    layers: tuple[float, ...]
+    contribution: float
+    loss_share: float
+    gradient_norm: float
+    gradient_share: float
+
+
+@dataclass(frozen=True)
 class TermEvidence:
     """One term in one head, seen on one real batch.
 
@@ -17,7 +38,7 @@ class TermEvidence:
         progress: progress of training at which it was looked at; a delayed term is seen where its weight is largest.
         weight: its weight there.
         value: unweighted value, as the head computed it.
-        reference_value: the same from PROVE's plain reference on the same logits; None for a set criterion.
+        reference_value: the same from PROVE's plain reference on the same logits (and, for a set criterion, points).
         second_implementation: whether that reference is written a second time; False for a term of the user's own that
             comes without one, which is compared with itself in float64.
         method: how it is computed: fused with others or on its own, and for Lovász whether errors are sorted or binned,
@@ -31,6 +52,7 @@ class TermEvidence:
         valid_gradient: largest absolute gradient on a valid pixel.
         ignored_gradient: largest absolute gradient on an ignored pixel; exactly 0 when `ignore_index` is wired. None
             for a set criterion, which counts ignored pixels as background of every mask by design.
+        parts: of a set criterion; empty for a per-pixel term.
     """
 
     term: str
@@ -49,6 +71,7 @@ class TermEvidence:
     ignored_gradient: float | None
     second_implementation: bool = True
     method: str = ""
+    parts: tuple[PartEvidence, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,8 +94,30 @@ class BatchEvidence:
 
 
 @dataclass(frozen=True)
+class MixEvidence:
+    """A batch whose images were mixed, as the strategy does it in training, seen at the start of training.
+
+    Attributes:
+        mix: ``CutMix`` or ``MixUp``.
+        alpha: both parameters of the beta distribution that shares are drawn from.
+        share: of each image and its label that is its own: a share of its pixels, or the weight of its loss.
+        total: the loss that would be minimised on the mixed batch.
+        formula: the same from the references on the pasted labels, or from both label maps with their weights.
+    """
+
+    mix: str
+    alpha: float
+    share: float
+    total: float | None
+    formula: float | None
+
+
+@dataclass(frozen=True)
 class Evidence:
-    """The outcome of the wiring proof; it holds when there are no problems."""
+    """The outcome of the wiring proof; it holds when there are no problems.
+
+    `mix` is None where the strategy leaves batches as they are.
+    """
 
     objective: str
     total: float | None
@@ -81,6 +126,7 @@ class Evidence:
     batch: BatchEvidence
     problems: tuple[str, ...]
     class_weight: tuple[float, ...] | None = None
+    mix: MixEvidence | None = None
 
     @property
     def ok(self) -> bool:

@@ -14,20 +14,43 @@ import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from torch import Tensor, nn
 
+from prove.errors import ProveError
 from prove.losses.backends import chosen_backend
 from prove.losses.evaluate import evaluate
 from prove.losses.objective import nothing
 from prove.losses.user_terms import scalar
-from prove.training.dataset import DISTANCE_MAPS
+from prove.training.mixing import labelled, over_labels
 from prove.training.objective import ProveTerm
 
 
 def fuse_heads(model: nn.Module) -> None:
     """Let every head whose losses are PROVE's terms evaluate them together; other heads stay as they are."""
     for head in model.modules():
-        stock = isinstance(head, BaseDecodeHead) and type(head).loss_by_feat is BaseDecodeHead.loss_by_feat
-        if stock and terms_of(head):
+        if _is_stock(head) and terms_of(head):
             head.__dict__["loss_by_feat"] = MethodType(_loss_by_feat, head)
+
+
+def _is_stock(head: nn.Module) -> bool:
+    return isinstance(head, BaseDecodeHead) and all(
+        getattr(type(head), name) is getattr(BaseDecodeHead, name) for name in ("loss_by_feat", "_stack_batch_gt")
+    )
+
+
+def require_mixable(path: str, head: Any) -> None:
+    """Refuse a head that would train on a batch of MixUp as if its images had one label each.
+
+    Args:
+        path: where the head sits in the model, for the message.
+
+    Raises:
+        ProveError: neither `fuse_heads` nor PROVE's Mask2Former head has the say over its losses.
+    """
+    own = head.__dict__.get("loss_by_feat")
+    if getattr(own, "__func__", None) is not _loss_by_feat and not hasattr(head, "losses_for"):
+        raise ProveError(
+            f"std_mixup can't mix the losses of {path}: {type(head).__name__} computes them in a way of its own.",
+            hint="std_cutmix mixes images and labels, and needs nothing of a head.",
+        )
 
 
 def terms_of(head: Any) -> list[ProveTerm]:
@@ -52,15 +75,17 @@ def _changed(module: nn.Module) -> bool:
 
 
 def _loss_by_feat(head: Any, seg_logits: Tensor, batch_data_samples: Sequence[Any]) -> dict[str, Tensor]:
-    terms = terms_of(head)
-    if not terms:  # somebody has put another loss there since
-        found: dict[str, Tensor] = BaseDecodeHead.loss_by_feat(head, seg_logits, batch_data_samples)
-        return found
-    labels = head._stack_batch_gt(batch_data_samples).squeeze(1)
-    return weighted(
-        terms, seg_logits, labels, head.ignore_index, align_corners=head.align_corners,
-        distance_maps=_distance_maps(batch_data_samples, labels),
-    )  # fmt: skip
+    def losses_for(labels: Tensor, maps: Tensor | None) -> dict[str, Tensor]:
+        terms = terms_of(head)
+        if not terms:  # somebody has put another loss there since
+            samples = [labelled(*each) for each in zip(batch_data_samples, labels, strict=True)]
+            found: dict[str, Tensor] = BaseDecodeHead.loss_by_feat(head, seg_logits, samples)
+            return found
+        return weighted(
+            terms, seg_logits, labels, head.ignore_index, align_corners=head.align_corners, distance_maps=maps
+        )
+
+    return over_labels(batch_data_samples, losses_for)
 
 
 def weighted(
@@ -102,10 +127,3 @@ def methods(terms: Sequence[ProveTerm], logits: Tensor, labels: Tensor, align_co
             align_corners=align_corners, backend=chosen_backend(),
         )  # fmt: skip
     return {name: found.method(name) for name in found.values}
-
-
-def _distance_maps(samples: Sequence[Any], labels: Tensor) -> Tensor | None:
-    maps = [getattr(sample, DISTANCE_MAPS).data for sample in samples if DISTANCE_MAPS in sample]
-    if len(maps) < len(samples) or any(each.shape[-2:] != labels.shape[-2:] for each in maps):
-        return None  # a padded image: they are computed from the padded labels
-    return torch.stack(maps).to(labels.device)

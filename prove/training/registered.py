@@ -4,6 +4,6 @@ from prove.training.stack import load_stack
 
 load_stack()
 
-from prove.training import dataset, mask2former, metric, objective, runner  # noqa: E402
+from prove.training import augment, dataset, dinov3, mask2former, metric, objective, runner  # noqa: E402
 
-__all__ = ["dataset", "mask2former", "metric", "objective", "runner"]
+__all__ = ["augment", "dataset", "dinov3", "mask2former", "metric", "objective", "runner"]

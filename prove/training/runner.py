@@ -15,9 +15,10 @@ from torch import Tensor
 from prove.errors import ProveError
 from prove.rundir import write_atomically
 from prove.training.fused_heads import fuse_heads
+from prove.training.mixing import mix_of
 from prove.training.objective import set_progress
 from prove.training.pretrained import check_arrived
-from prove.training.seeding import seed_torch
+from prove.training.seeding import generator, seed_torch
 
 
 class Watcher(Protocol):
@@ -80,10 +81,19 @@ class ProveRunner(Runner):  # type: ignore[misc]
 
 @LOOPS.register_module()
 class ProveTrainLoop(IterBasedTrainLoop):  # type: ignore[misc]
-    """Iteration-based training in which iteration k draws its randomness from (seed, k)."""
+    """Iteration-based training in which iteration k draws its randomness from (seed, k).
+
+    Args:
+        mix: what is done to the images of every batch (`prove.training.mixing.mix_of`); None leaves them as they are.
+        options: of MMEngine's `IterBasedTrainLoop`.
+    """
 
     lr = 0.0
     """The base learning rate of the latest iteration."""
+
+    def __init__(self, *args: Any, mix: Mapping[str, Any] | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.mix = mix_of(mix)
 
     def resume_at(self, iteration: int) -> None:
         self._iter = iteration
@@ -104,6 +114,8 @@ class ProveTrainLoop(IterBasedTrainLoop):  # type: ignore[misc]
                 break
             runner.model.train()
             batch = next(self.dataloader_iterator)
+            if self.mix is not None:
+                batch = self.mix(batch, generator("mix", runner.seed_value, self._iter))
             seed_torch("iteration", runner.seed_value, self._iter)
             self.run_iter(batch)
             if self._due():

@@ -29,3 +29,8 @@ def seed_augmentation(*parts: int | str) -> None:
     seed = mix(*parts)
     random.seed(seed)
     np.random.seed(seed % 2**32)
+
+
+def generator(*parts: int | str) -> np.random.Generator:
+    """A stream of its own, that nothing else draws from."""
+    return np.random.default_rng(mix(*parts))

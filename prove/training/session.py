@@ -16,6 +16,7 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
 from prove.build.objective import CRITERION, HeadPlan, loss_name
+from prove.catalog.strategies import resolve_strategy
 from prove.metrics import METRICS, summarize_arrays
 from prove.rundir import RunDir, write_atomically, write_json
 from prove.spec import Job
@@ -28,6 +29,7 @@ from prove.training.predictions import IMAGES, encoded
 from prove.training.recorder import Recorder
 from prove.training.runner import ProveRunner, save_checkpoint
 from prove.training.wiring import prove_wiring
+from prove.training.wiring_mix import prove_mix
 
 KEEP = 2
 """Checkpoints kept beside the best one: if the newest can't be read, the one before it is resumed from."""
@@ -137,6 +139,15 @@ class Session:
             class_weight=self.class_weight,
             planted=planted,
             on_losses=keys.update,
+        )
+        evidence = prove_mix(
+            evidence,
+            runner.model,
+            batch,
+            runner.train_loop.mix,
+            resolve_strategy(self.job.strategy).part("mix"),
+            self.heads,
+            class_weight=self.class_weight,
         )
         held = {id(each) for group in runner.optim_wrapper.optimizer.param_groups for each in group["params"]}
         lost = [name for name, each in runner.model.named_parameters() if each.requires_grad and id(each) not in held]

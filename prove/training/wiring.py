@@ -77,7 +77,7 @@ def prove_wiring(
     total = formula = math.nan
     shape = BatchEvidence(0, 0, 0, planted)
     with undisturbed(model):
-        for progress in _moments(heads):
+        for progress in moments_of(heads):
             try:
                 outcome = _examine(model, batch, heads, progress, class_weight)
             except WiringError as error:
@@ -95,10 +95,10 @@ def prove_wiring(
         HeadEvidence(plan.path, plan.replaced, tuple(t for (head, _), t in seen.items() if head == plan.path))
         for plan in heads
     )
-    return Evidence(objective, _number(total), _number(formula), evidence, shape, tuple(problems), class_weight)
+    return Evidence(objective, finite(total), finite(formula), evidence, shape, tuple(problems), class_weight)
 
 
-def _moments(heads: Sequence[HeadPlan]) -> list[float]:
+def moments_of(heads: Sequence[HeadPlan]) -> list[float]:
     """The start of training, and for each term with a schedule both its ends: it must weigh most at one of them, and
     something else at the other."""
     moments = {0.0}
@@ -125,8 +125,8 @@ def _examine(
     set_progress(model, progress)
     given = [sample.gt_sem_seg.data.squeeze(0).clone() for sample in batch["data_samples"]]
     views = [view_of(model, plan, progress, class_weight) for plan in heads]
-    step = _step(model, batch, views)
-    problems = _unexpected(step, views)
+    step = take_step(model, batch, views)
+    problems = unexpected_keys(step, views)
     for view in views:
         problems += _labels_changed(view, given)
     terms: dict[tuple[str, str], TermEvidence] = {}
@@ -165,7 +165,12 @@ def view_of(model: nn.Module, plan: HeadPlan, progress: float, class_weight: tup
     return kind(plan, head, progress, class_weight)
 
 
-def _step(model: Any, batch: Any, views: Sequence[HeadView]) -> Step:
+def take_step(model: Any, batch: Any, views: Sequence[HeadView]) -> Step:
+    """One step on a batch through the model's own `train_step`, watched; nothing moves.
+
+    Raises:
+        WiringError: a head takes no part in it.
+    """
     probe = _Probe()
     model.train()
     seed_torch("wiring")
@@ -189,7 +194,8 @@ def watching(views: Sequence[HeadView]) -> Iterator[None]:
             undo()
 
 
-def _unexpected(step: Step, views: Sequence[HeadView]) -> list[str]:
+def unexpected_keys(step: Step, views: Sequence[HeadView]) -> list[str]:
+    """The losses that are summed must be those of the objective, each once."""
     expected = {key for view in views for key in view.expected_keys()}
     problems = [f"{key} is not among the losses that are summed" for key in sorted(expected - set(step.losses))]
     problems += [
@@ -225,9 +231,11 @@ def _reaches_backward(step: Step, view: HeadView, seen: Seen) -> list[str]:
     smallest = min((float(each.norm()) for each in seen.gradients.values() if each.count_nonzero()), default=0.0)
     outputs = view.outputs()
     actual = torch.autograd.grad(step.total, outputs, retain_graph=True, allow_unused=True)
-    if any(gradient is None for gradient in actual):
+    asked = torch.split(expected, [output.numel() for output in outputs])
+    if any(gradient is None and mine.any() for gradient, mine in zip(actual, asked, strict=True)):
         return [f"{view.plan.path}: backward of the loss does not reach its outputs"]
-    if (_flat(actual) - expected).norm() > max(1e-2 * smallest, 1e-6 * float(expected.norm())):
+    reached = [torch.zeros_like(each) if grad is None else grad for grad, each in zip(actual, outputs, strict=True)]
+    if (flat(reached) - expected).norm() > max(1e-2 * smallest, 1e-6 * float(expected.norm())):
         return [f"{view.plan.path}: the gradient that reaches backward is not the sum of the terms' gradients"]
     return []
 
@@ -253,11 +261,13 @@ def _moves_parameters(model: Any, step: Step, view: HeadView) -> list[str]:
     return problems
 
 
-def _flat(tensors: Sequence[Tensor | None]) -> Tensor:
+def flat(tensors: Sequence[Tensor | None]) -> Tensor:
+    """One vector in float64."""
     return torch.cat([tensor.detach().double().flatten() for tensor in tensors if tensor is not None])
 
 
-def _number(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """A number that JSON can hold, or None."""
     return value if math.isfinite(value) else None
 
 
