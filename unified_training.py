@@ -11,12 +11,15 @@ from prove.cli.lazy import report
 from prove.cli.request import RunRequest
 from prove.cli.run import carry_out
 from prove.errors import ProveError
+from prove.spec.dataset_text import JOINT
 
 
 def main() -> int:
     """Train the job; returns 0 finished, 1 failed, 2 the request was wrong, 130 interrupted."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", required=True)
+    data = parser.add_mutually_exclusive_group(required=True)
+    data.add_argument("--dataset")
+    data.add_argument("--datasets", nargs="+", metavar="NAME", help="several, trained on together")
     parser.add_argument("--model", required=True)
     parser.add_argument("--strategy", default="baseline")
     parser.add_argument("--aux-loss", help="none, focal, lovasz, boundary, dice; weight 0.3 in every head")
@@ -36,6 +39,8 @@ def main() -> int:
     parser.add_argument("--config-only", action="store_true", help="print the MMSegmentation config and train nothing")
     flags = vars(parser.parse_args())
     results, config_only = flags.pop("work_dir"), flags.pop("config_only")
+    if several := flags.pop("datasets"):
+        flags["dataset"] = f"{JOINT}{'+'.join(several)}" if len(several) > 1 else several[0]
     try:
         request = RunRequest(**flags)
         if config_only:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -34,6 +35,7 @@ class RunDir:
         checkpoints/    iter_<n>.pth, the newest two, and best.pth
         confusion.npz   per-image counts of the last iteration; confusion_best.npz of the best
         predictions.npz what the last iteration predicts on a few images; predictions_best.npz of the best
+        evaluations/    <name>/result.json, counts.npz and log.txt of each dataset that it was evaluated on
         worker.lock     held by the living worker
     """
 
@@ -122,6 +124,21 @@ class RunDir:
         stems = (path.stem.removeprefix("iter_") for path in self.checkpoints.glob("iter_*.pth"))
         return sorted((int(stem) for stem in stems if stem.isdigit()), reverse=True)
 
+    def kept_checkpoint(self, which: str) -> Path:
+        """The ``best`` or the ``last`` checkpoint.
+
+        Raises:
+            ProveError: it is gone.
+        """
+        newest = self.saved_iterations()[:1]
+        path = self.best_checkpoint if which == "best" else self.checkpoint(newest[0]) if newest else None
+        if path is None or not path.exists():
+            raise ProveError(
+                f"The {which} checkpoint of run {self.key} is not in {self.checkpoints}.",
+                hint="Copy it back, or train the run again with --restart.",
+            )
+        return path
+
     @property
     def confusion(self) -> Path:
         """Per-image counts of the last iteration."""
@@ -141,6 +158,19 @@ class RunDir:
     def best_predictions(self) -> Path:
         """What the best checkpoint predicts on them."""
         return self.path / "predictions_best.npz"
+
+    @property
+    def evaluations(self) -> Path:
+        """Folder of the evaluations on other datasets."""
+        return self.path / "evaluations"
+
+    def evaluation(self, name: str) -> EvaluationDir:
+        """One of these, by the name of its folder."""
+        return EvaluationDir(self.evaluations / name)
+
+    def saved_evaluations(self) -> list[EvaluationDir]:
+        """Those that are complete, by name."""
+        return [EvaluationDir(path.parent) for path in sorted(self.evaluations.glob("*/result.json"))]
 
     @property
     def worker_lock(self) -> Path:
@@ -181,6 +211,28 @@ class RunDir:
     def is_held(self) -> bool:
         """Whether a living worker on this machine holds the folder."""
         return is_held(self.worker_lock)
+
+
+class EvaluationDir:
+    """The folder of one evaluation, ``evaluations/<name>/`` in a run folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def result(self) -> Path:
+        """The metrics and what they rest on; written last."""
+        return self.path / "result.json"
+
+    @property
+    def counts(self) -> Path:
+        """Per-image counts."""
+        return self.path / "counts.npz"
+
+    @property
+    def log(self) -> Path:
+        """What was printed meanwhile."""
+        return self.path / "log.txt"
 
 
 @contextmanager
@@ -295,6 +347,19 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object], *, lastin
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes.
+
+    Raises:
+        ProveError: it can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ProveError(f"Can't read {path}: {error.strerror}.") from error
 
 
 def write_json(path: Path, data: Any, *, lasting: bool = True) -> None:

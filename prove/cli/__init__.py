@@ -18,6 +18,7 @@ COMMANDS = (
     ),
     Entry("watch", "prove.cli.watch:watch", "Follow the runs until none is queued or running."),
     Entry("show", "prove.cli.show:show", "Show all that is known of one run."),
+    Entry("evaluate", "prove.cli.evaluate:evaluate", "Evaluate a finished run on another dataset."),
     Entry("logs", "prove.cli.logs:logs", "Show the end of a run's log, and follow it."),
     Entry("cancel", "prove.cli.control:cancel", "Call off runs: waiting ones don't start, running ones stop."),
     Entry("retry", "prove.cli.control:retry", "Launch failed and cancelled runs again."),

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prove.cli.label_maps import show_maps
+from prove.cli.manifest import make_manifest
+
 if TYPE_CHECKING:
     from prove.data.check import CheckReport
     from prove.data.manifest import Manifest
@@ -49,6 +52,7 @@ def list_datasets(as_json: JsonOption = False) -> None:
     wide = max(len(entry.name) for entry in DATASETS)
     for entry in DATASETS:
         typer.echo(f"{entry.name:<{wide}}  {entry.label_space.num_classes:>3} classes  {entry.description}")
+    typer.echo("Several at once: multi_ACDC+MapillaryVistas. In other classes: MapillaryVistas@cityscapes19.", err=True)
 
 
 @app.command("check")
@@ -84,6 +88,10 @@ def show_stats(dataset: DatasetArgument, data_root: RootOption = None, as_json: 
     typer.echo(f"{document['dataset']} in {document['root']} ({document['layout']})")
     for manifest in opened.splits:
         _print_split(manifest.split, _split_stats(manifest))
+
+
+app.command("manifest")(make_manifest)
+app.command("map")(show_maps)
 
 
 @make.command("synthstreet")

@@ -51,7 +51,10 @@ def execute(plan: Plan, results: Path, *, restart: bool, progress: Progress) -> 
     """
     images = sum(len(split) for split in plan.dataset.splits)
     progress.note(f"checking {images} images of {plan.job.dataset_name} (only what has changed is read)")
-    check(plan.dataset).raise_if_bad()
+    report = check(plan.dataset)
+    report.raise_if_bad()
+    if resized := sum(finding.kind == "resized_image" for finding in report.warnings):
+        progress.note(f"{resized} generated images are resized to the size of their labels")
     run = RunDir.of(results, plan.job.key)
     settle_restart(run)
     done = finished_row(plan, results)
@@ -158,7 +161,7 @@ def set_aside(run: RunDir) -> None:
         aside = run.path / f"{ASIDE}{_size(run.events)}"
         aside.mkdir()
         made = (run.checkpoints, run.confusion, run.best_confusion, run.predictions, run.best_predictions)
-        for path in (*made, run.evidence, run.env):
+        for path in (*made, run.evidence, run.env, run.evaluations):
             if path.exists():
                 path.rename(aside / path.name)
         run.checkpoints.mkdir()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 import re
 import sys
@@ -15,15 +14,16 @@ from typing import Any
 
 from prove.build.job_config import Placement
 from prove.build.objective import for_model
-from prove.build.weights import fetch
+from prove.build.weights import chosen_file, fetch, sha256
 from prove.catalog.losses import from_aux, resolve
 from prove.catalog.models import MODELS, ModelEntry
-from prove.catalog.strategies import resolve_strategy
+from prove.catalog.strategies import require_batch, resolve_strategy
 from prove.catalog.user_terms import register_terms
 from prove.cli.objectives import objective, require_fit, require_weight
 from prove.data.cache import cache_dir
 from prove.data.compose import compose
-from prove.data.definition import DatasetDefinition, resolve_dataset
+from prove.data.definition import DatasetDefinition, located, resolve_dataset
+from prove.data.joint import absolute_roots
 from prove.data.source import Dataset, open_dataset
 from prove.errors import ProveError
 from prove.losses.backends import chosen_backend
@@ -156,10 +156,10 @@ class Planner:
                 f"--val-images {request.val_images}, but {definition.name} has {len(dataset.val)} validation images.",
                 hint="Leave it out to validate on all of them.",
             )
-        cuda = _cuda(request.device)
+        cuda = on_cuda(request.device)
         placement = Placement(
             source=source,
-            data_root=_absolute(request.data_root),
+            data_root=absolute_roots(request.data_root) if request.data_root else None,
             weights=(request.weights or entry.weights) if job.train.pretrained else None,
             num_workers=_at_least(0, "workers", request.workers, 4 if cuda else 0),
             threads=_at_least(1, "threads", request.threads, len(os.sched_getaffinity(0))),
@@ -236,9 +236,10 @@ def _train_settings(request: RunRequest, entry: ModelEntry, definition: DatasetD
         amp=request.amp,
         domain_filter=_conditions(request.domain_filter),
         real_gen_ratio=_real_gen_ratio(request),
-        weights=_digest(request),
+        weights=_digest(request, entry),
     )
     _possible(entry, train)
+    require_batch(resolve_strategy(request.strategy), train.batch_size)
     return train
 
 
@@ -259,21 +260,19 @@ def _real_gen_ratio(request: RunRequest) -> float | None:
 
 
 def _conditions(text: str | None) -> tuple[str, ...] | None:
-    """``clear_day+cloudy``, or the same with a comma."""
-    return None if text is None else tuple(part.strip() for part in re.split(r"[+,]", text))
+    """``clear_day+cloudy``, or the same with a comma; ``all`` filters nothing."""
+    if text is None or text.strip() == "all":
+        return None
+    return tuple(part.strip() for part in re.split(r"[+,]", text))
 
 
-def _digest(request: RunRequest) -> str | None:
+def _digest(request: RunRequest, entry: ModelEntry) -> str | None:
     """What identifies a file of weights of the user's own."""
     if request.weights is None:
         return None
     if not request.pretrained:
         raise ProveError("--weights and --no-pretrained contradict each other.")
-    file = Path(request.weights).expanduser()
-    if not file.is_file():
-        raise ProveError(f"There is no file of weights {file}.")
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:12]
+    return sha256(chosen_file(request.weights, entry.name, entry.weights))[:12]
 
 
 def _absolute(folder: str | None) -> str | None:
@@ -315,8 +314,7 @@ def _model(name: str) -> tuple[ModelEntry, ModelRef, str | None]:
 
 def _dataset_source(name: str) -> tuple[str, DatasetDefinition, Definition]:
     """What a worker finds the dataset by, its definition, and what of that identifies a job."""
-    if name.endswith((".yaml", ".yml")):
-        name = str(Path(name).expanduser().resolve())
+    name = located(name)
     definition = resolve_dataset(name)
     return name, definition, Definition(name=definition.name, **definition.canonical())
 
@@ -350,7 +348,12 @@ def _possible(entry: ModelEntry, train: TrainSettings) -> None:
         )
 
 
-def _cuda(device: str) -> bool:
+def on_cuda(device: str) -> bool:
+    """Whether ``--device`` auto, cpu or cuda means a GPU here.
+
+    Raises:
+        ProveError: another name, or a GPU that is not there.
+    """
     if device not in ("auto", "cpu", "cuda"):
         raise ProveError(f"Unknown device {device!r}.", hint="Valid: auto, cpu, cuda.")
     if device == "cpu":

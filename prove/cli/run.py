@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prove.cli.request import RunRequest
     from prove.store import RunRow, Store
 
-DatasetOption = Annotated[str, typer.Option("--dataset", help="Name (see `prove data list`) or a YAML file.")]
+DatasetOption = Annotated[str, typer.Option("--dataset", help="Name (`prove data list`), YAML file, or multi_A+B.")]
 ModelOption = Annotated[
     str, typer.Option("--model", help="Name (docs/models.md lists them) or an MMSegmentation config file.")
 ]
@@ -138,11 +138,12 @@ def carry_out(request: RunRequest, results: Path, *, restart: bool = False, json
     from prove.cli.progress import Progress
     from prove.cli.request import plan
     from prove.cli.show import as_json, gather
+    from prove.data.compose import counts_in_words
     from prove.store import Store
 
     chosen = plan(request)
     progress = Progress(chosen.job.train.max_iters, quiet=json_output)
-    progress.note(headline(chosen.job))
+    progress.note(headline(chosen.job, counts_in_words(chosen.dataset)))
     row = execute(chosen, results, restart=restart, progress=progress)
     with Store.open(results) as store:
         if json_output:
@@ -152,22 +153,29 @@ def carry_out(request: RunRequest, results: Path, *, restart: bool = False, json
     return EXIT_CODES.get(row.state, 1)
 
 
-def headline(job: Any) -> str:
-    """The job in two lines."""
+def headline(job: Any, counts: str = "") -> str:
+    """The job in two lines, and in a third what it is trained on where that is not all images of its dataset.
+
+    Args:
+        counts: how many images of each kind an epoch has.
+    """
     from prove.catalog.losses import short
 
     train = job.train
     start = "pretrained backbone" if train.pretrained else "random weights"
+    words = ": ".join(part for part in (job.recipe.words, counts) if part)
+    trained_on = f"\n  trained on {words}" if words else ""
     subset = f", validated on {train.val_images} images" if train.val_images else ""
     return (
         f"run {job.key}: {job.dataset_name} x {job.model.name} x {job.strategy} x {short(job.loss)} x seed {job.seed}\n"
         f"  {train.max_iters} iterations of {train.batch_size} crops {train.crop_size[0]}x{train.crop_size[1]}, "
-        f"lr {train.lr:.3g}, {start}{subset}"
+        f"lr {train.lr:.3g}, {start}{subset}{trained_on}"
     )
 
 
 def show_outcome(row: RunRow, store: Store, results: Path) -> None:
     """The table of a finished run, or how it ended."""
+    from prove.cli.gap import gap_of
     from prove.cli.tables import class_order, class_table, condition_table, overall_table
     from prove.rundir import RunDir
     from prove.spec.event import State
@@ -176,10 +184,17 @@ def show_outcome(row: RunRow, store: Store, results: Path) -> None:
     if row.state is State.FINISHED:
         numbers, out = store.results(row.key), console()
         out.print(f"{row.dataset} x {row.model} x {row.strategy} x {row.loss} x seed {row.seed}, in percent")
-        for table in (overall_table(numbers), condition_table(numbers), class_table(numbers, class_order(folder))):
+        parts = (
+            (overall_table(numbers), ""),
+            (condition_table(numbers), gap_of(numbers)),
+            (class_table(numbers, class_order(folder)), ""),
+        )
+        for table, sentence in parts:
             if table is not None:
                 out.print("")
                 out.print(table)
+                if sentence:
+                    out.print(sentence)
         notes().print(f"\nOne seed is no proof: repeat it with other seeds. Details: prove show {row.key}")
         return
     if row.state is State.FAILED:

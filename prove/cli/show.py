@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prove.cli.evaluation_tables import evaluations_table
+from prove.cli.gap import gap_of
 from prove.cli.options import RESULTS, JsonOption, ResultsOption, console, print_json
 from prove.cli.tables import (
     STYLES,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 PATHS = (
     "config", "evidence", "events", "log", "env", "checkpoints", "best_checkpoint", "confusion", "best_confusion",
-    "predictions", "best_predictions",
+    "predictions", "best_predictions", "evaluations",
 )  # fmt: skip
 
 SCOPES = {"overall": "overall", "condition": "conditions", "class": "classes"}
@@ -49,6 +51,7 @@ class Dossier:
     problems: Sequence[Problem]
     folder: RunDir
     environment: Mapping[str, Any] | None
+    evaluations: Sequence[Mapping[str, Any]] = ()
 
 
 def show(
@@ -85,6 +88,7 @@ def gather(store: Store, key: str, results: Path) -> Dossier:
         problems=store.problems(run.key),
         folder=folder,
         environment=read_json(folder.env) if folder.env.exists() else None,
+        evaluations=[read_json(each.result) for each in folder.saved_evaluations()],
     )
 
 
@@ -97,6 +101,7 @@ def as_json(dossier: Dossier) -> dict[str, Any]:
         "evidence": dossier.evidence,
         "results": _nested(dossier.results),
         "paths": {"folder": str(dossier.folder.path)} | {name: str(path) for name, path in _paths(dossier.folder)},
+        "evaluations": list(dossier.evaluations),
         "environment": dossier.environment,
         "problems": [problem.to_dict() for problem in dossier.problems],
     }
@@ -121,12 +126,14 @@ def _print(dossier: Dossier) -> None:
     state = run.state.value if run.failure is None else f"{run.state} ({run.failure})"
     out.print(Text.assemble(run.key, "  ", (state, STYLES[run.state])))
     out.print(_facts(run), "")
+    conditions = condition_table(dossier.results)
     sections: list[tuple[str, Table | None]] = [
         ("Attempts", _attempts(dossier.attempts, run)),
         ("Wiring proof", evidence_table(dossier.evidence)),
         ("Results", overall_table(dossier.results)),
-        ("By condition, last checkpoint", condition_table(dossier.results)),
+        ("By condition, last checkpoint", conditions),
         ("By class, last checkpoint", class_table(dossier.results, class_order(dossier.folder))),
+        ("Evaluated on", evaluations_table(dossier.evaluations)),
         ("Files", _pairs([("folder", dossier.folder.path), *_paths(dossier.folder)])),
         ("Environment", _environment(dossier.environment)),
         ("Could not be read", _problems(dossier.problems)),
@@ -137,6 +144,8 @@ def _print(dossier: Dossier) -> None:
             out.print(table)
             if title == "Wiring proof" and dossier.evidence is not None:
                 out.print(verdict(dossier.evidence))
+            if table is conditions and (sentence := gap_of(dossier.results)):
+                out.print(sentence)
             out.print()
 
 
@@ -159,6 +168,8 @@ def _facts(run: RunRow) -> Table:
         ("iteration", f"{run.iteration} of {run.max_iters}"),
         ("batch, crop, lr", f"{train.batch_size}, {train.crop_size[0]}x{train.crop_size[1]}, {train.lr:g}"),
     ]
+    if run.job.recipe.words:
+        pairs.insert(3, ("trained on", run.job.recipe.words))
     if run.best_iteration is not None:
         pairs.append(("best", f"mIoU {percent(run.best_mIoU)} at iteration {run.best_iteration}"))
     if run.message:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prove.catalog.losses import short
+from prove.catalog.strategies import Strategy, resolve_strategy
 from prove.catalog.user_terms import terms_of
 from prove.cli.execute import trained_on
 from prove.cli.own_terms import require_sound
@@ -23,6 +24,7 @@ from prove.launch.folder import Assignment, stem_of
 from prove.rundir import RunDir, read_json
 from prove.spec import Job
 from prove.spec.event import State
+from prove.spec.recipe import Recipe
 from prove.store import Store
 from prove.store.cells import CellGroup, Cells, Tally
 
@@ -284,7 +286,8 @@ _BARE = ("dataset", "model", "strategy", "loss")
 
 
 def _facts(job: Job) -> dict[str, str]:
-    train = {name: str(value) for name, value in vars(job.train).items()}
+    train = {name: "none" if value is None else str(value) for name, value in vars(job.train).items()}
+    train["domain_filter"] = "+".join(job.train.domain_filter or ("all",))
     named = {"dataset": job.dataset_name, "model": job.model.name, "strategy": job.strategy}
     return {**named, "loss": short(job.loss), **train, "seed": str(job.seed)}
 
@@ -299,16 +302,22 @@ def require_same_data(missing: Sequence[Wanted], finished: Sequence[Wanted], pla
     Raises:
         ProveError: a finished run was trained on something else, or no longer says on what.
     """
-    here: dict[str, dict[str, str]] = {}
+    here: dict[tuple[str, Recipe], dict[str, str]] = {}
+    val: dict[str, str] = {}
     for each in missing:
-        if each.job.dataset_name not in here:
+        if (source := _source(each.job)) not in here:
             dataset = planner.plan(dataclasses.replace(each.request, device="cpu")).dataset
-            here[each.job.dataset_name] = {"train": fingerprint(dataset.train), "val": fingerprint(dataset.val)}
+            here[source] = {"train": fingerprint(dataset.train), "val": fingerprint(dataset.val)}
+            val[each.job.dataset_name] = here[source]["val"]
     other: dict[str, list[str]] = {}
     for each in finished:
-        now = here.get(each.job.dataset_name)
-        if now is not None and trained_on(RunDir.of(results, each.job.key)) != now:
-            other.setdefault(each.job.dataset_name, []).append(each.job.key)
+        name = each.job.dataset_name
+        if name not in val:
+            continue
+        now = here.get(_source(each.job), {"val": val[name]})
+        then = trained_on(RunDir.of(results, each.job.key))
+        if then is None or any(then.get(split) != content for split, content in now.items()):
+            other.setdefault(name, []).append(each.job.key)
     for name, keys in other.items():
         named = ", ".join(keys[:3]) + ", ..." * (len(keys) > 3)
         raise ProveError(
@@ -316,6 +325,12 @@ def require_same_data(missing: Sequence[Wanted], finished: Sequence[Wanted], pla
             f"than are here now, or no longer say on which: {named}. New runs could not be compared to them.",
             hint="Bring the data back, or sweep into another folder with --results DIR.",
         )
+
+
+def _source(job: Job) -> tuple[str, Recipe]:
+    """What decides which files a job is trained on; what happens to images on the way does not."""
+    generated = resolve_strategy(job.strategy).generated
+    return job.dataset_name, dataclasses.replace(job.recipe, strategy=Strategy(generated).name)
 
 
 def of_run_folders(store: Store, keys: Sequence[str]) -> Prepared:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prove.data.cache import recall, remember, stat_key
+from prove.data.generated import same_proportions
 from prove.data.labels import UnknownLabelValueError, bit_depth, open_checked, read_image, read_label
 from prove.data.manifest import WORKERS, Manifest, Sample
 from prove.data.source import Dataset
@@ -45,12 +46,14 @@ class CheckReport:
 
     Args:
         images: images looked at, by split.
+        mixed: whether generated images were among them.
     """
 
     dataset: str
     root: str
     images: dict[str, int]
     findings: tuple[Finding, ...]
+    mixed: bool = False
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -94,7 +97,8 @@ class CheckReport:
             shown.append(f"  and {len(self.errors) - len(shown)} more")
         raise ProveError(
             f"{self.dataset} in {self.root} has {len(self.errors)} errors:\n" + "\n".join(shown),
-            hint=f"`prove data check {self.dataset}` lists them all.",
+            hint=f"`prove data check {self.dataset}` lists them all."
+            + (" `prove data manifest FOLDER --check` lists those of generated images." if self.mixed else ""),
         )
 
 
@@ -111,7 +115,8 @@ def check(dataset: Dataset, splits: Sequence[str] = ("train", "val")) -> CheckRe
     findings += _shared_files(manifests)
     findings.sort(key=lambda f: (f.severity, f.split, f.kind, f.where))
     images = {str(manifest.split): len(manifest) for manifest in manifests}
-    return CheckReport(dataset.definition.name, str(dataset.root), images, tuple(findings))
+    mixed = any(sample.scaled or sample.noise for manifest in manifests for sample in manifest)
+    return CheckReport(dataset.definition.name, str(dataset.root), images, tuple(findings), mixed)
 
 
 def _check_split(manifest: Manifest) -> list[Finding]:
@@ -135,7 +140,7 @@ def _check_split(manifest: Manifest) -> list[Finding]:
 def _key(manifest: Manifest) -> str:
     files = [path for sample in manifest for path in (sample.image, sample.label)]
     loose = [*manifest.labels_without_image, *manifest.unused_images]
-    ids = [f"{sample.id}={sample.condition}" for sample in manifest]
+    ids = [f"{sample.id}={sample.condition}{'=scaled' * sample.scaled}" for sample in manifest]
     space = f"{manifest.label_space.classes}{manifest.spelling()}"
     return stat_key([*files, *loose], _VERSION, manifest.dataset, manifest.split, space, *ids)
 
@@ -194,7 +199,14 @@ def _check_pair(manifest: Manifest, sample: Sample) -> tuple[list[Finding], Coun
         return findings, None
     if image_size is not None and label.shape != image_size:
         sizes = f"{label.shape[1]}x{label.shape[0]}, its image {image_size[1]}x{image_size[0]}"
-        report("error", "size_mismatch", sample.label, f"Label {sample.label} is {sizes} (width x height).")
+        if not sample.scaled:
+            report("error", "size_mismatch", sample.label, f"Label {sample.label} is {sizes} (width x height).")
+        elif same_proportions(image_size, label.shape):
+            message = f"Generated image {sample.image} is resized: its label is {sizes} (width x height)."
+            report("warning", "resized_image", sample.image, message)
+        else:
+            message = f"Generated image {sample.image} has other proportions: its label is {sizes} (width x height)."
+            report("error", "size_mismatch", sample.image, message)
     if bit_depth(sample.label) == 1:
         report("warning", "one_bit_label", sample.label, f"Label {sample.label} has 1 bit: read as ids 0 and 1.")
     counts = count_pixels(label, manifest.label_space.num_classes)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from prove.catalog.datasets import DATASETS, Layout
-from prove.catalog.label_spaces import LabelSpace
+from prove.catalog.label_maps import LabelMap, label_map, unified
+from prove.catalog.label_spaces import LABEL_SPACES, LabelSpace
 from prove.errors import ProveError, nearest
+from prove.spec.dataset_text import FILES, DatasetText
 
 SYNTHSTREET_VERSION = 1
 """Part of the dataset's identity: raised whenever a generated pixel changes."""
@@ -44,10 +46,13 @@ class DatasetDefinition:
 
     Args:
         name: shown in tables; for SynthStreet with the values that differ from the defaults.
-        layouts: how it may lie on disk; tried in order.
+        layouts: how it may lie on disk; tried in order. None for a joint dataset.
         size: what SynthStreet is drawn with, None for others.
         file: the YAML file it was read from.
         root: the folder that YAML file names, absolute; not part of the identity.
+        label_map: how its own labels are read as those of `label_space`, None where they are these.
+        home: the name that its folder is looked up by, where it differs from `name`.
+        members: what a joint dataset consists of, in the order of their names.
     """
 
     name: str
@@ -57,20 +62,34 @@ class DatasetDefinition:
     size: SynthStreetSize | None = None
     file: Path | None = None
     root: Path | None = None
+    label_map: LabelMap | None = None
+    home: str = ""
+    members: tuple[Member, ...] = ()
 
     def canonical(self) -> dict[str, Any]:
         """The identity as plain JSON types: no path of this machine, nothing that is only for display."""
+        if self.members:
+            return {
+                "dataset": "joint",
+                "members": [member.canonical() for member in self.members],
+                "classes": list(self.label_space.classes),
+            }
+        if self.label_map is not None:
+            return {**self._own(), "labels": {"space": self.label_space.name, "map": self.label_map.digest}}
+        return self._own()
+
+    def _own(self) -> dict[str, Any]:
         if self.size is not None:
             return {"dataset": "SynthStreet", "version": SYNTHSTREET_VERSION, **vars(self.size)}
         if self.file is None:
-            return {"dataset": self.name}
+            return {"dataset": self.home or self.name}
         (layout,) = self.layouts
         split = {
             name: {"images": folders.images, "labels": folders.labels, "glob": folders.glob}
             for name, folders in (("train", layout.train), ("val", layout.val))
         }
         return {
-            "dataset": self.name,
+            "dataset": self.home or self.name,
             "classes": list(self.label_space.classes),
             "encoding": layout.labels[0].encoding.canonical(),
             "image_suffixes": list(layout.image_suffixes),
@@ -80,14 +99,80 @@ class DatasetDefinition:
         }
 
 
-def resolve_dataset(name_or_yaml: str) -> DatasetDefinition:
-    """What a dataset argument stands for: a name, ``SynthStreet(height=128, seed=1)``, or the path of a YAML file.
+@dataclass(frozen=True)
+class Member:
+    """One dataset of a joint one.
+
+    Args:
+        name: begins the ids and the conditions of its samples.
+        definition: its labels are read as those of the joint dataset.
+        weight: its share of an epoch is this over the sum of all weights; None where every sample is seen once.
+    """
+
+    name: str
+    definition: DatasetDefinition
+    weight: int | None = None
+
+    def canonical(self) -> dict[str, Any]:
+        """The identity as plain JSON types."""
+        weight = {} if self.weight is None else {"weight": self.weight}
+        return {"name": self.name, **self.definition.canonical(), **weight}
+
+
+def resolve_dataset(text: str) -> DatasetDefinition:
+    """What a dataset argument stands for.
+
+    A name, ``SynthStreet(height=128, seed=1)``, or the path of a YAML file; any of them with ``@union42`` for its
+    labels read as those of another label space; or several as ``multi_2*ACDC+MapillaryVistas@union42``.
 
     Raises:
-        ProveError: unknown name (with the nearest), malformed parameters, or a faulty file (with its line).
+        ProveError: unknown name (with the nearest), malformed parameters, labels that can't be read that way, or a
+            faulty file (with its line).
     """
-    text = name_or_yaml.strip()
-    if text.endswith((".yaml", ".yml")):
+    asked = DatasetText.read(text)
+    if asked.joint:
+        from prove.data.joint import resolve_joint
+
+        return resolve_joint(text.strip())
+    definition = _resolve(asked.parts[0].name)
+    return in_space(definition, LABEL_SPACES.get(asked.space, where=f"in {text!r}")) if asked.space else definition
+
+
+def in_space(definition: DatasetDefinition, space: LabelSpace) -> DatasetDefinition:
+    """A dataset with its labels read as those of another label space; itself where they are these already.
+
+    Raises:
+        ProveError: no map leads there.
+    """
+    if definition.label_space.classes == space.classes:
+        return definition
+    if definition.members:
+        raise ProveError(f"The labels of {definition.name} are read as {definition.label_space.name} already.")
+    found = label_map(definition.label_space, space, dataset=definition.name)
+    layouts = tuple(
+        replace(
+            layout,
+            labels=tuple(replace(files, encoding=unified(files.encoding, found)) for files in layout.labels),
+        )
+        for layout in definition.layouts
+    )
+    return replace(
+        definition,
+        name=f"{definition.name}@{space.name}",
+        label_space=space,
+        layouts=layouts,
+        label_map=found,
+        home=definition.name,
+    )
+
+
+def located(text: str) -> str:
+    """The same dataset argument with the paths of YAML files absolute, for processes that run elsewhere."""
+    return str(DatasetText.read(text).with_files(lambda path: str(Path(path).expanduser().resolve())))
+
+
+def _resolve(text: str) -> DatasetDefinition:
+    if text.endswith(FILES):
         from prove.data.user_dataset import read_definition
 
         return read_definition(Path(text))

@@ -28,6 +28,7 @@ class Sample:
         encoding: how its label file spells train ids, where that differs from its manifest's.
         pool: which of several sources it belongs to, where an epoch draws a set share from each.
         noise: its pixels are replaced by noise that depends on its id alone; the label stays.
+        scaled: its image may be of another size than its label, in the same proportions, and is then resized to it.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Sample:
     encoding: Encoding | None = None
     pool: str = ""
     noise: bool = False
+    scaled: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Where a dataset lies on this machine: the flag, the environment, the config file."""
+"""Where a dataset and generated images lie on this machine: the flag, the environment, the config file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import yaml
@@ -73,6 +74,30 @@ def missing_root(dataset: str, env: Mapping[str, str] = os.environ) -> ProveErro
     )
 
 
+GENERATED_VARIABLE = "PROVE_GEN_ROOT"
+
+
+def find_generated_root(flag: str | Path | None = None, *, env: Mapping[str, str] = os.environ) -> Root | None:
+    """The folder that holds generated images: flag, then PROVE_GEN_ROOT, then `gen_root` in the config file.
+
+    Returns:
+        None if nothing names one.
+
+    Raises:
+        ProveError: the named folder doesn't exist, or the config file is malformed.
+    """
+    if flag is not None:
+        return _existing(Path(flag), "--gen-root", "Generated images")
+    if named := env.get(GENERATED_VARIABLE):
+        return _existing(Path(named), f"${GENERATED_VARIABLE}", "Generated images")
+    configured = _config().get("gen_root")
+    if configured is None:
+        return None
+    if not isinstance(configured, str):
+        raise ProveError(f"The config file {config_file()}: gen_root must be a folder, not {configured!r}.")
+    return _existing(Path(configured), f"gen_root in {config_file()}", "Generated images")
+
+
 def _existing(path: Path, source: str, dataset: str) -> Root:
     path = path.expanduser()
     if not path.is_dir():
@@ -82,6 +107,13 @@ def _existing(path: Path, source: str, dataset: str) -> Root:
 
 
 def _configured_roots() -> dict[str, str]:
+    roots = _config().get("data_roots") or {}
+    if not isinstance(roots, dict) or not all(isinstance(value, str) for value in roots.values()):
+        raise _malformed()
+    return {str(name): str(folder) for name, folder in roots.items()}
+
+
+def _config() -> dict[str, Any]:
     path = config_file()
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -89,10 +121,13 @@ def _configured_roots() -> dict[str, str]:
         return {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ProveError(f"The config file {path} is not valid YAML: {error}") from error
-    roots = content.get("data_roots") or {} if isinstance(content, dict) else None
-    if not isinstance(roots, dict) or not all(isinstance(value, str) for value in roots.values()):
-        raise ProveError(
-            f"The config file {path} must map data_roots to names and folders.",
-            hint="Write for example:\n  data_roots:\n    CamVid: /data/camvid",
-        )
-    return {str(name): str(folder) for name, folder in roots.items()}
+    if not isinstance(content, dict):
+        raise _malformed()
+    return content
+
+
+def _malformed() -> ProveError:
+    return ProveError(
+        f"The config file {config_file()} must map data_roots to names and folders.",
+        hint="Write for example:\n  data_roots:\n    CamVid: /data/camvid",
+    )

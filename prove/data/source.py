@@ -50,9 +50,17 @@ def open_dataset(definition: DatasetDefinition, *, root: str | Path | None = Non
     Args:
         layout: a layout's name, or "auto" to take the one that is there.
 
+    Of a joint dataset each member is found so; `root` names their folders as `prove.data.joint.roots_of` takes them.
+
     Raises:
         ProveError: no folder is named, it doesn't exist, or none or several layouts fit it.
     """
+    if definition.members:
+        from prove.data.joint import open_joint
+
+        if layout != "auto":
+            raise ProveError(f"{definition.name} has no layout of its own, but was asked for {layout!r}.")
+        return open_joint(definition, root)
     found = _root(definition, root)
     folder, chosen = _layout(definition, found, layout)
     train, val = (
@@ -70,7 +78,7 @@ def _root(definition: DatasetDefinition, flag: str | Path | None) -> Root:
 
         named = find_root("SynthStreet", flag, env=_own_variable_only())
         return Root(ensure(definition.size, named.path if named else None), named.source if named else "the cache")
-    name = definition.name
+    name = definition.home or definition.name
     shared = tuple(entry.train.images for entry in definition.layouts if entry.name == "stratified")
     named = find_root(name, flag, shared=shared)
     if named is None and definition.root is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from prove.data.cache import recall, remember, stat_key
 from prove.data.labels import read_label
 from prove.data.manifest import WORKERS, Manifest, Sample
+from prove.data.source import Dataset
 
 Counts = npt.NDArray[np.int64]
 
@@ -62,6 +63,39 @@ def label_statistics(manifest: Manifest) -> LabelStatistics:
             rows = list(pool.map(lambda sample: count_label(manifest, sample), manifest.samples))
         table = remember_counts(manifest, rows)
     return LabelStatistics(table[0, :-1], table[1, :-1], table[2, :-1], int(table[0, -1]))
+
+
+@dataclass(frozen=True)
+class EpochFrequencies:
+    """How often an epoch shows each class, ignored pixels left out.
+
+    Attributes:
+        pixels: [C], pixels of each class over an epoch's images at their stored size, to whole pixels.
+        pixels_around: [C], valid pixels of all classes in the images that have any.
+    """
+
+    pixels: tuple[int, ...]
+    pixels_around: tuple[int, ...]
+
+
+def epoch_frequencies(dataset: Dataset) -> EpochFrequencies:
+    """The class frequencies of one epoch: every sample once, or of each pool as many as the dataset draws, on average.
+
+    Raises:
+        ProveError: a label can't be read.
+    """
+    train = dataset.train
+    if not dataset.draws:
+        counted = label_statistics(train)
+        return EpochFrequencies(tuple(counted.pixels.tolist()), tuple(counted.pixels_around.tolist()))
+    pixels = np.zeros(train.label_space.num_classes)
+    around = np.zeros(train.label_space.num_classes)
+    for name, count in dataset.draws:
+        pool = replace(train, samples=tuple(sample for sample in train if sample.pool == name))
+        counted = label_statistics(pool)
+        pixels += counted.pixels * (count / len(pool))
+        around += counted.pixels_around * (count / len(pool))
+    return EpochFrequencies(tuple(map(round, pixels.tolist())), tuple(map(round, around.tolist())))
 
 
 def count_label(manifest: Manifest, sample: Sample) -> Counts:

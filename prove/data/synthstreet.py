@@ -38,8 +38,11 @@ UInt8 = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 
 
-def draw_image(size: SynthStreetSize, split: Split, index: int) -> tuple[UInt8, UInt8, str]:
+def draw_image(size: SynthStreetSize, split: Split, index: int, seen: str | None = None) -> tuple[UInt8, UInt8, str]:
     """Draw one image of a split.
+
+    Args:
+        seen: show the same scene in this condition instead of its own. The labels stay what they are.
 
     Returns:
         The image uint8 [H, W, 3] RGB, its train ids uint8 [H, W] with 255 to ignore, and its condition.
@@ -50,9 +53,12 @@ def draw_image(size: SynthStreetSize, split: Split, index: int) -> tuple[UInt8, 
     # Shifted in every round, so that a rare class is not bound to one condition.
     shown = frozenset(RARE[(index + index // len(CONDITIONS)) % rounds :: rounds])
     draw = Draw(SYNTHSTREET_VERSION, size.seed, _SPLITS.index(split), index)
-    canvas, camera = draw_scene(size.height, size.width, condition, shown, draw)
+    canvas, camera = draw_scene(size.height, size.width, condition, shown, draw, seen)
     view = shrink(canvas, camera)
-    return photograph(view, condition, draw), view.label, condition
+    if seen is None or seen == condition:
+        return photograph(view, condition, draw), view.label, condition
+    weather = Draw(SYNTHSTREET_VERSION, size.seed, _SPLITS.index(split), index, 1 + CONDITIONS.index(seen))
+    return photograph(view, seen, weather), view.label, seen
 
 
 def generate(root: Path, size: SynthStreetSize, *, progress: Progress | None = None) -> Path:
@@ -65,6 +71,18 @@ def generate(root: Path, size: SynthStreetSize, *, progress: Progress | None = N
     Raises:
         ProveError: the folder holds something, or can't be written.
     """
+    with whole_folder(root) as partial:
+        _draw_all(partial, size, progress)
+    return root
+
+
+@contextmanager
+def whole_folder(root: Path) -> Iterator[Path]:
+    """A new folder to write into, which becomes `root` when all is written, or vanishes.
+
+    Raises:
+        ProveError: `root` holds something, or can't be written.
+    """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ProveError(f"{root} exists and is not an empty folder.", hint="Choose a new folder for SynthStreet.")
     writable_folder(root.parent)
@@ -73,7 +91,7 @@ def generate(root: Path, size: SynthStreetSize, *, progress: Progress | None = N
     except OSError as error:
         raise ProveError(f"Can't write in {root.parent}: {error.strerror}.", hint="Choose another folder.") from error
     try:
-        _draw_all(partial, size, progress)
+        yield partial
         partial.chmod(0o755)
         if root.exists():
             root.rmdir()
@@ -82,7 +100,6 @@ def generate(root: Path, size: SynthStreetSize, *, progress: Progress | None = N
         raise ProveError(f"Can't write SynthStreet into {root}: {error.strerror}.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return root
 
 
 def _draw_all(root: Path, size: SynthStreetSize, progress: Progress | None) -> None:
@@ -144,10 +161,10 @@ def ensure(size: SynthStreetSize, root: Path | None = None) -> Path:
                 hint="Draw it with `prove data make synthstreet --out DIR`, or leave the folder away to use the cache.",
             )
         return root
-    folder = _cached(size)
+    folder = cached_folder(size)
     if (folder / RECORD).exists() and not fault(folder, size):
         return folder
-    with _locked(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock")):
         if folder.exists() and fault(folder, size):
             shutil.rmtree(folder)
         if not folder.exists():
@@ -155,13 +172,14 @@ def ensure(size: SynthStreetSize, root: Path | None = None) -> Path:
     return folder
 
 
-def _cached(size: SynthStreetSize) -> Path:
+def cached_folder(size: SynthStreetSize) -> Path:
+    """Where the cache keeps this SynthStreet; it need not be there yet."""
     key = hashlib.sha256(json.dumps({"version": SYNTHSTREET_VERSION, **vars(size)}).encode()).hexdigest()[:12]
     return writable_folder(cache_dir() / "synthstreet") / f"{size.height}x{size.width}-{key}"
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold a lock that ends with the process, whatever happens to it."""
     try:
         file = path.open("w")

@@ -15,6 +15,10 @@ Asked = tuple[Any, ...]
 """What the jobs of a block have in common, by `ASKED`."""
 
 
+LABEL_CHARACTERS = 60
+"""A longer value, such as the definition of a dataset, is called by its hash."""
+
+
 def form_blocks(
     runs: Sequence[Trained],
     baselines: Callable[[Sequence[str]], str | None],
@@ -67,14 +71,22 @@ def _distance(a: Asked, b: Asked) -> int:
 
 
 def _labels(asked: Sequence[Asked]) -> dict[Asked, str]:
-    """What tells settings apart; empty where there is nothing to tell."""
-    varying = [i for i in range(len(ASKED)) if len({each[i] for each in asked}) > 1]
-    return {each: ", ".join(f"{ASKED[i].removesuffix('_asked')} {_label(each[i])}" for i in varying) for each in asked}
+    """What tells settings apart, and a filter of what was trained on in any case; empty where there is neither."""
+    varying = {i for i in range(len(ASKED)) if len({each[i] for each in asked}) > 1}
+    names = [name.removesuffix("_asked") for name in ASKED]
+
+    def shown(each: Asked) -> list[int]:
+        return [i for i in range(len(ASKED)) if i in varying or (names[i] == "domain_filter" and each[i] not in _PLAIN)]
+
+    return {each: ", ".join(f"{names[i]} {_label(each[i])}" for i in shown(each)) for each in asked}
+
+
+_PLAIN = ("all", UNKNOWN)
 
 
 def _label(value: Any) -> str:
     text = str(value)
-    return text if len(text) <= 24 else hashlib.sha256(text.encode()).hexdigest()[:6]
+    return text if len(text) <= LABEL_CHARACTERS else hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def _block(

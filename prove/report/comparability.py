@@ -52,6 +52,9 @@ FACTS = (
     Fact("eval_interval", "validated at another interval"),
     Fact("val_images", "validated on another number of images"),
     Fact("pretrained", "another start: pretrained or not"),
+    Fact("domain_filter", "trained on images of other conditions"),
+    Fact("real_gen_ratio", "another share of real images"),
+    Fact("weights", "other pretrained weights of one's own", show=_short),
     Fact("settings", "other training settings", show=_brief),
     Fact("definition", "another definition of the dataset (splits, classes, ignored labels)", show=None),
     Fact("model", "another model of this name", show=_short),
@@ -75,7 +78,7 @@ FACTS = (
 FORBIDDING = tuple(fact for fact in FACTS if fact.forbids)
 
 ASKED = ("max_iters", "lr", "batch_size", "crop_size", "early_stop", "eval_interval", "val_images", "pretrained",
-         "settings", "definition", "model", "amp_asked")  # fmt: skip
+         "domain_filter", "real_gen_ratio", "weights", "settings", "definition", "model", "amp_asked")  # fmt: skip
 """What the job asks for. Settings that the baseline was trained with make a block of their own. ``amp_asked`` is no
 fact to compare by: what was in force is, and that is only told."""
 

@@ -14,7 +14,8 @@ MAJOR = ("torch", "torchvision", "onedl-mmengine", "onedl-mmcv", "onedl-mmsegmen
          "opencv-python-headless")  # fmt: skip
 """The libraries whose major versions must agree."""
 
-_OWN = ("max_iters", "lr", "batch_size", "crop_size", "early_stop", "eval_interval", "val_images", "pretrained")
+_OWN = ("max_iters", "lr", "batch_size", "crop_size", "early_stop", "eval_interval", "val_images", "pretrained",
+        "domain_filter", "real_gen_ratio", "weights")  # fmt: skip
 """Training settings that are facts of their own; a setting that a later PROVE adds falls under ``settings``."""
 
 _FROM_ENVIRONMENT = ("data_train", "data_val", "metric_version", "batch_size_per_device", "code", "device", "resumed",
@@ -63,6 +64,9 @@ def _asked(dataset: str, model: str, train: str) -> Mapping[str, Any]:
     settings["early_stop"] = ", ".join(f"{name} {value}" for name, value in stop.items()) if stop else "none"
     if settings.get("val_images") is None:
         settings["val_images"] = "all"
+    settings["domain_filter"] = "+".join(settings.get("domain_filter") or ("all",))
+    for name in ("real_gen_ratio", "weights"):  # left out of a job's canonical form while unset
+        settings.setdefault(name, "none")
     return {
         **{name: settings.pop(name, UNKNOWN) for name in _OWN},
         "settings": canonical_json(settings) if settings else "",

@@ -69,18 +69,28 @@ def known(loss: str) -> Known | None:
         except ProveError:
             return None
     expr = LossExpr(tuple(_resolved(term) for term in expr.terms))
-    plain = _resolved(LossTerm("ce"))
-    if any(term.name == "m2f" for term in expr.terms) and not any(term.body == plain.body for term in expr.terms):
-        terms = (replace(plain, weight=term.weight) if term.name == "m2f" else term for term in expr.terms)
+    if not any(term.body == _plain("ce").body for term in expr.terms):
+        terms = (_common(term) for term in expr.terms)
         expr = LossExpr(tuple(terms))
     label = _short(expr) + (f" [{tag}]" if tag else "")
     return Known(label, expr.terms, tag, loss)
 
 
 def common_name(loss: str) -> str:
-    """A loss as pooled effects call it: ``m2f`` stands in for ``ce`` on a mask-classification model."""
-    found = known(loss) if loss.startswith("m2f") else None
+    """A loss as pooled effects call it: the plain ``m2f`` stands in for ``ce`` on a mask-classification model."""
+    found = known(loss) if "m2f" in loss else None
     return loss if found is None else found.label
+
+
+def _common(term: LossTerm) -> LossTerm:
+    """A criterion as other models' losses call it: ``m2f`` is ``ce``, while ``m2f(cls=focal)`` is an arm of its own."""
+    return replace(_plain("ce"), weight=term.weight) if term.body == _plain("m2f").body else term
+
+
+@lru_cache(maxsize=2)
+def _plain(name: str) -> LossTerm:
+    """A term with all its defaults and weight 1."""
+    return _resolved(LossTerm(name))
 
 
 def _resolved(term: LossTerm) -> LossTerm:
@@ -222,6 +232,8 @@ class _Pattern:
     def changes(self, before: LossTerm, after: LossTerm) -> bool:
         """Whether a term became this one by these parameters alone."""
         own = {*self.on, *(key for key, _ in self.params)}
+        if after.name == "m2f" and before.body == _plain("ce").body:  # what a block calls its plain criterion
+            before = replace(_plain("m2f"), weight=before.weight)
         if not own or before.weight != after.weight or before.name != after.name or self.has_params(before):
             return False
         old, new = dict(before.params), dict(after.params)
@@ -340,6 +352,9 @@ def _with_term(base: str, treatment: Matcher) -> str:
     written = parse(treatment.text).primary
     name, preset = ALIASES.get(written.name, (written.name, {}))
     found = known(base)
+    if name == "m2f" and found is not None:  # it stands where the plain criterion stood
+        new = _resolved(written)
+        return _short(LossExpr(tuple(new if term.body == _plain("ce").body else term for term in found.terms)))
     if preset and found is not None and "*" not in treatment.text:
         same = [term for term in found.terms if term.name == name]
         if same:

@@ -84,5 +84,7 @@ def _spellings(baseline: str) -> tuple[str, ...]:
     except ProveError:  # a term of the user's own, which only the runs know, or a mistake, which no run has
         return (baseline, str(written))
     criterion, plain_ce = resolve(parse("m2f")).primary, resolve(parse("ce")).primary
-    masked = LossExpr((criterion, *(term for term in resolved.terms if term not in (plain_ce, criterion))))
-    return (baseline, short(resolved), *([short(masked)] if plain_ce in resolved.terms else []))
+    if plain_ce not in resolved.terms or any(term.name == criterion.name for term in resolved.terms):
+        return (baseline, short(resolved))  # beside a criterion that was asked for, ce is a term of its own
+    masked = LossExpr((criterion, *(term for term in resolved.terms if term != plain_ce)))
+    return (baseline, short(resolved), short(masked))

@@ -319,7 +319,7 @@ def _of_counts(block: Block, problems: Mapping[str, str]) -> Iterator[str]:
 
 def _in_common_names(result: BlockResult) -> BlockResult:
     """The result with ``m2f``, which stands in for ``ce`` on a mask-classification model, called by that name."""
-    if not any(arm.loss.startswith("m2f") for arm in result.arms):
+    if not any("m2f" in arm.loss for arm in result.arms):
         return result
     from prove.report.hypothesis_pairs import common_name
 

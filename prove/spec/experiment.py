@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prove.errors import ProveError, unknown
+from prove.spec.dataset_text import DatasetText
 from prove.spec.expr import Value
 from prove.spec.hypothesis import read_hypotheses
 from prove.spec.job import METRICS
@@ -66,12 +67,15 @@ class Experiment:
         A folder for each dataset has become the folder of the cell's dataset.
         """
         for cell in self.matrix.cells():
-            folders = cell.get("data_root")
-            if isinstance(folders, tuple):
-                del cell["data_root"]
-                folder = dict(folders).get(cell.get("dataset"))
-                if folder is not None:
-                    cell["data_root"] = folder
+            for root in ("data_root", "gen_root"):
+                folders = cell.get(root)
+                if isinstance(folders, tuple):
+                    del cell[root]
+                    folder = dict(folders).get(cell.get("dataset"))
+                    if folder is None and root == "data_root":
+                        folder = _folders_of(cell.get("dataset"), dict(folders))
+                    if folder is not None:
+                        cell[root] = folder
             yield {**cell, **self.over}
 
     def values(self) -> Iterator[tuple[str, Value, Place | None]]:
@@ -233,6 +237,15 @@ class _Files:
                 f"Files that refer to each other in a circle: {' -> '.join(each.name for each in circle)}."
             )
         return file
+
+
+def _folders_of(dataset: Value, folders: Mapping[str, str]) -> str | None:
+    """The folders of what a dataset consists of, as ``--data-root`` takes them: ``ACDC=DIR,CamVid=DIR``."""
+    asked = DatasetText.read(str(dataset))
+    named = {part.name: folders[part.name] for part in asked.parts if part.name in folders}
+    if asked.joint:
+        return ",".join(f"{name}={folder}" for name, folder in named.items()) or None
+    return next(iter(named.values()), None)
 
 
 def _extended(base: Mapping[str, Node], own: Mapping[str, Node]) -> dict[str, Node]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from prove.errors import ProveError, nearest
+from prove.spec.dataset_text import DatasetText
 from prove.spec.expr import Value
 from prove.spec.located import Node, Place
 from prove.spec.matrix import Block, Filter, Group, Override, identity, matching
@@ -322,6 +323,8 @@ def _anchored(name: str, value: Value, node: Node) -> Value:
             return anchored(str(value), node.at.file)
         pairs = cast(tuple[tuple[str, str], ...], value)
         return tuple((dataset, anchored(folder, node.at.file)) for dataset, folder in pairs)
+    if name == "dataset" and isinstance(value, str):
+        return str(DatasetText.read(value).with_files(lambda path: anchored(path, node.at.file)))
     if isinstance(value, str) and setting.path and value.endswith(setting.path):
         return anchored(value, node.at.file)
     return value

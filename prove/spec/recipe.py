@@ -18,3 +18,11 @@ class Recipe:
     strategy: str = "baseline"
     domain_filter: tuple[str, ...] | None = None
     real_gen_ratio: float | None = None
+
+    @property
+    def words(self) -> str:
+        """What is trained on, where it is not every image of the dataset: ``clear_day alone, 50% real images``."""
+        parts = [f"{' and '.join(self.domain_filter)} alone"] if self.domain_filter is not None else []
+        if self.real_gen_ratio is not None:
+            parts.append(f"{100 * self.real_gen_ratio:g}% real images")
+        return ", ".join(parts)

@@ -175,7 +175,7 @@ _ALL = (
     Setting("amp", "flag"),
     Setting("weights", "text", path=(".pth", ".pt", ".safetensors")),
     Setting("data_root", "folders", axis=False),
-    Setting("gen_root", "text", axis=False),
+    Setting("gen_root", "folders", axis=False),
     Setting("device", "text", axis=False, choices=("auto", "cpu", "cuda")),
     Setting("workers", "integer", axis=False, low=0),
     Setting("threads", "integer", axis=False, low=1),

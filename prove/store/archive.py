@@ -29,7 +29,7 @@ MANIFEST = "manifest.json"
 
 _NAME = re.compile(
     r"(?:job|evidence|env)\.json|events\.jsonl|(?:config|model)\.py|log\.txt|(?:confusion|predictions)\w*\.npz|"
-    r"terms/\w+\.(?:yaml|py)",
+    r"terms/\w+\.(?:yaml|py)|evaluations/\w[\w.+=@-]*/(?:result\.json|counts\.npz)",
     re.ASCII,
 )
 
@@ -72,7 +72,8 @@ def travelling(run: RunDir) -> list[Path]:
     """The files of a run folder that travel: all that say what it was and what came of it, but no checkpoints."""
     named = (run.events, run.job, run.model_config, run.config, run.evidence, run.env, run.log)
     arrays = [*sorted(run.path.glob("confusion*.npz")), *sorted(run.path.glob("predictions*.npz"))]
-    found = [*named, *arrays, *sorted(run.terms.glob("*"))]
+    kept = [file for each in run.saved_evaluations() for file in (each.result, each.counts)]
+    found = [*named, *arrays, *sorted(run.terms.glob("*")), *kept]
     return [path for path in found if path.is_file() and not path.is_symlink() and _NAME.fullmatch(_inside(run, path))]
 
 

@@ -91,7 +91,10 @@ def _differences(jobs: list[str]) -> dict[str, str]:
 
 
 def _facts(job: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    yield "domain_filter", "+".join(job["train"].get("domain_filter") or ("all",))
     for name, value in job["train"].items():
+        if name == "domain_filter":
+            continue
         yield name, value if isinstance(value, str) else json.dumps(value)
     for term in job["loss"]:
         for name, value in term["params"].items():

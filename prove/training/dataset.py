@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import Compose
@@ -16,8 +18,10 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import Dataset, Sampler
 
 from prove.data.compose import compose
+from prove.data.generated import same_proportions
 from prove.data.labels import read_image, read_label
 from prove.data.manifest import Manifest, Sample
+from prove.data.noise import noise_pixels
 from prove.data.source import open_dataset, resolve_dataset
 from prove.errors import ProveError
 from prove.losses.distance_maps import distance_maps
@@ -101,16 +105,67 @@ def evenly_spaced(samples: tuple[Sample, ...], limit: int | None) -> tuple[Sampl
     return tuple(samples[i * len(samples) // limit] for i in range(limit))
 
 
+class Drawn(Protocol):
+    """What a sampler draws from.
+
+    Attributes:
+        samples: all of them; their place in here is their index.
+        draws: how many an epoch takes from each pool, as (pool, count); empty where an epoch is every sample once.
+    """
+
+    samples: tuple[Sample, ...]
+    draws: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """Indices of samples of which every epoch takes `count`, in shuffled rounds that run on from epoch to epoch."""
+
+    name: str
+    indices: npt.NDArray[np.int64]
+    count: int
+
+    def of_epoch(self, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+        """The indices of one epoch. After any number of epochs, none was taken twice more often than another."""
+        size = len(self.indices)
+        if self.count == size:
+            return self.indices
+        first, last = epoch * self.count // size, ((epoch + 1) * self.count - 1) // size
+        rounds = [
+            np.random.default_rng(mix("pool", seed, self.name, number)).permutation(self.indices)
+            for number in range(first, last + 1)
+        ]
+        begin = epoch * self.count - first * size
+        return np.concatenate(rounds)[begin : begin + self.count]
+
+
+def _pools(dataset: Drawn) -> tuple[_Pool, ...]:
+    if not dataset.draws:
+        return (_Pool("", np.arange(len(dataset.samples)), len(dataset.samples)),)
+    members: dict[str, list[int]] = {name: [] for name, _ in dataset.draws}
+    for index, sample in enumerate(dataset.samples):
+        if sample.pool not in members:
+            raise BadData(f"No epoch draws from {sample.pool!r}, to which {sample.id} belongs.")
+        members[sample.pool].append(index)
+    empty = [name for name, count in dataset.draws if count > 0 and not members[name]]
+    if empty:
+        raise BadData(f"An epoch is to draw from {empty[0]!r}, which has no samples.")
+    return tuple(_Pool(name, np.array(members[name]), count) for name, count in dataset.draws if count > 0)
+
+
 @DATA_SAMPLERS.register_module()
 class PositionSampler(Sampler[tuple[int, int]]):
-    """An endless stream of ``(index, position)``: every epoch a permutation drawn from (seed, epoch).
+    """An endless stream of ``(index, position)``: every epoch in an order drawn from (seed, epoch).
+
+    An epoch takes from each pool exactly as many samples as the dataset's draws say.
 
     Args:
         seed: of the job.
     """
 
-    def __init__(self, dataset: Sized, seed: int) -> None:
-        self.length = len(dataset)
+    def __init__(self, dataset: Drawn, seed: int) -> None:
+        self.pools = _pools(dataset)
+        self.length = sum(pool.count for pool in self.pools)
         self.seed = seed
         self.start = 0
 
@@ -122,8 +177,9 @@ class PositionSampler(Sampler[tuple[int, int]]):
         position = self.start
         while True:
             epoch, offset = divmod(position, self.length)
+            members = np.concatenate([pool.of_epoch(self.seed, epoch) for pool in self.pools])
             order = np.random.default_rng(mix("order", self.seed, epoch)).permutation(self.length)
-            for index in order[offset:]:
+            for index in members[order[offset:]]:
                 yield int(index), position
                 position += 1
 
@@ -139,10 +195,12 @@ class LoadSample(BaseTransform):  # type: ignore[misc]
         sample: Sample = results["sample"]
         manifest: Manifest = results["manifest"]
         try:
-            image = read_image(sample.image)[:, :, ::-1]
             label = read_label(sample.label, manifest.encoding_of(sample), manifest.label_space)
+            image = noise_pixels(sample.id, *label.shape) if sample.noise else read_image(sample.image)[:, :, ::-1]
         except ProveError as error:
             raise BadData(error.message, hint=error.hint) from error
+        if sample.scaled:
+            image = _scaled(image, label, sample)
         return {
             "img": np.ascontiguousarray(image),
             "gt_seg_map": label.astype(np.uint8),
@@ -154,6 +212,19 @@ class LoadSample(BaseTransform):  # type: ignore[misc]
             "ori_shape": image.shape[:2],
             "scale_factor": (1.0, 1.0),
         }
+
+
+def _scaled(image: npt.NDArray[np.uint8], label: npt.NDArray[np.uint8], sample: Sample) -> npt.NDArray[np.uint8]:
+    """A generated image at the size of its label; interpolation is for pixels only, the label is never touched."""
+    (height, width), (rows, columns) = image.shape[:2], label.shape
+    if (height, width) == (rows, columns):
+        return image
+    if not same_proportions((height, width), (rows, columns)):
+        raise BadData(
+            f"Generated image {sample.image} is {width}x{height}, the label of its original {columns}x{rows}."
+        )
+    how = cv2.INTER_AREA if height > rows else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(np.ascontiguousarray(image), (columns, rows), interpolation=how), dtype=np.uint8)
 
 
 @TRANSFORMS.register_module()

@@ -8,7 +8,7 @@ from prove import rundir
 from prove.errors import ProveError
 from prove.spec.event import FailureKind
 from prove.training.dataset import BadData
-from prove.training.guard import Diverged, WiringError
+from prove.training.guard import Diverged, NotFinite, WiringError
 
 _MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "DefaultCPUAllocator")
 
@@ -17,7 +17,7 @@ def kind_of(error: BaseException) -> FailureKind:
     """The kind of failure that an exception stands for."""
     if isinstance(error, WiringError):
         return FailureKind.WIRING
-    if isinstance(error, Diverged):
+    if isinstance(error, Diverged | NotFinite):
         return FailureKind.DIVERGED
     if isinstance(error, BadData):
         return FailureKind.BAD_DATA

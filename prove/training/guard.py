@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prove.errors import ProveError
+
 
 class Diverged(Exception):
     """A loss is not finite.
@@ -21,6 +23,10 @@ class Diverged(Exception):
         super().__init__(f"{', '.join(terms)} not finite at iteration {iteration}")
         self.terms = terms
         self.iteration = iteration
+
+
+class NotFinite(ProveError):
+    """What the model puts out is not finite, so that a loss can't even be computed."""
 
 
 class WiringError(Exception):

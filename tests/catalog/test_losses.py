@@ -27,7 +27,22 @@ def test_every_default_is_filled_in():
     assert params("lovasz") == {"classes": "all", "per_image": True, "method": "auto"}
     assert params("dice") == {"smooth": 1.0, "squared": False, "classes": "present"}
     assert params("boundary") == {"pos_weight": "balanced"}
-    assert params("m2f") == {}
+    assert params("m2f") == {
+        "cls": "ce",
+        "points": "uncertain",
+        "deep_supervision": True,
+        "deep_weight": 1.0,
+        "no_object": 0.1,
+        "class_weight": 2.0,
+        "mask_weight": 5.0,
+        "dice_weight": 5.0,
+        "num_points": 12_544,
+        "oversample_ratio": 3.0,
+        "importance_sample_ratio": 0.75,
+    }
+    assert params("m2f(deep_supervision=false, points=full)").keys() == {
+        *("cls", "points", "deep_supervision", "no_object", "class_weight", "mask_weight", "dice_weight", "num_points")
+    }
 
 
 def test_one_meaning_has_one_form():
@@ -50,6 +65,7 @@ def test_one_meaning_has_one_form():
         ("ce(class_weight=auto)", "ce(class_weight=median_frequency)"),
         ("ce + lovasz(classes=all)", "ce + lovasz"),
         ("ce + linear(0->1, start=0.1)*boundary", "ce + linear(0->1, start=0.1)*boundary"),
+        ("0.3*lovasz + m2f(num_points=12544, cls=focal)", "m2f(cls=focal) + 0.3*lovasz"),
     ],
 )
 def test_canonical_text(text, canonical):
@@ -78,6 +94,16 @@ def test_canonical_text(text, canonical):
         ("lovasz(classes=[1, 1])", 1, "different class indices"),
         ("dice(classes=[-1])", 1, "classes=[-1]"),
         ("m2f(x=1)", 1, "no parameter 'x'"),
+        ("m2f(cls=dice)", 1, "cls=dice is not ce, focal"),
+        ("m2f(deep_supervision=false, deep_weight=0.5)", 1, "only with deep_supervision=true"),
+        ("m2f(deep_weight=0)", 1, "a number > 0"),
+        ("m2f(points=random, oversample_ratio=2)", 1, "only with points=uncertain"),
+        ("m2f(points=full, importance_sample_ratio=0.5)", 1, "only with points=uncertain"),
+        ("m2f(oversample_ratio=0.5)", 1, ">= 1"),
+        ("m2f(importance_sample_ratio=1.5)", 1, "[0, 1]"),
+        ("m2f(no_object=0)", 1, "> 0"),
+        ("m2f(mask_weight=0, dice_weight=0)", 1, "can't all be 0"),
+        ("m2f + 0.5*m2f(cls=focal)", 11, "one set criterion"),
         ("ce + 0*focal", 8, "0 throughout"),
         ("ce + step(0->1, end=1)*focal", 24, "0 throughout"),
         ("focal + 0.3*focal(gamma=2)", 13, "stands twice"),
@@ -133,7 +159,13 @@ def test_auxiliary_weight():
 
 @pytest.mark.parametrize(
     ("aux", "says"),
-    [("ce", "not an auxiliary"), ("m2f", "not an auxiliary"), ("focl", "Unknown loss 'focl'"), ("", "empty")],
+    [
+        ("ce", "not an auxiliary"),
+        ("m2f", "not an auxiliary"),
+        ("m2f(cls=focal)", "not an auxiliary"),
+        ("focl", "Unknown loss 'focl'"),
+        ("", "empty"),
+    ],
 )
 def test_auxiliary_shorthand_refuses(aux, says):
     with pytest.raises(ProveError, match=says):

@@ -160,6 +160,30 @@ def test_new_runs_are_not_put_beside_runs_of_other_data(home: Path) -> None:
     assert answer("sweep", home / "mine.yaml", "--dry-run")["counts"]["planned"] == 2
 
 
+MIXED = f"matrix: {{strategy: [baseline, gen_random_noise], aux_loss: [none, focal], seed: 0..1}}\n{HEAD}"
+
+
+def test_other_images_by_another_strategy_are_no_other_data(home: Path) -> None:
+    """Noise beside the images is what was asked for; the finished runs of the baseline are still comparable."""
+    answer("sweep", write(home))
+    assert answer("sweep", write(home, MIXED))["launched"] == 4
+
+
+def test_other_images_by_the_same_strategy_are(home: Path) -> None:
+    """The trivial workers say that all were trained on what the baseline is; of the noise that is not so."""
+    answer("sweep", write(home, MIXED))
+    result = prove("sweep", write(home, MIXED.replace("0..1", "0..2")))
+    assert result.exit_code == 2
+    assert "4 finished runs of this matrix were trained on other images" in result.stderr
+
+
+def test_a_filter_is_shown_in_the_matrix(home: Path) -> None:
+    file = write(home, f"matrix: {{domain_filter: [all, clear_day, cloudy+clear_day], seed: [0]}}\n{HEAD}")
+    assert [cell["loss"] for cell in answer("sweep", file, "--dry-run")["matrix"]] == [
+        "ce [domain_filter all]", "ce [domain_filter clear_day]", "ce [domain_filter clear_day+cloudy]",
+    ]  # fmt: skip
+
+
 def test_register_only_records_and_trains_nothing(home: Path) -> None:
     answer("sweep", write(home), "--register-only")
     assert set(states(home).values()) == {"planned"}

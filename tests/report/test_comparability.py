@@ -13,6 +13,7 @@ from prove.spec.event import State
 FULL = {
     "max_iters": 400, "lr": 0.01, "batch_size": 4, "crop_size": "128x128", "early_stop": "none", "eval_interval": 100,
     "val_images": "all", "pretrained": True, "settings": "", "definition": "{}", "model": "segformer_mit-b0",
+    "domain_filter": "all", "real_gen_ratio": "none", "weights": "none",
     "data_train": "a" * 64, "data_val": "b" * 64, "metric_version": 1, "weights_sha256": "c" * 64,
     "batch_size_per_device": 4, "code": "d" * 64, "libraries": (("torch", "2"), ("numpy", "2")),
     "iteration": 400, "versions": "{}", "device": "A100", "amp": True, "deterministic": False, "resumed": False,
@@ -21,6 +22,7 @@ FULL = {
 OTHER = {
     "max_iters": 200, "lr": 0.02, "batch_size": 8, "crop_size": "256x256", "early_stop": "mIoU", "eval_interval": 50,
     "val_images": 20, "pretrained": False, "settings": '{"x":1}', "definition": '{"v":2}', "model": "other",
+    "domain_filter": "clear_day+night", "real_gen_ratio": 0.5, "weights": "2" * 12,
     "data_train": "e" * 64, "data_val": "f" * 64, "metric_version": 2, "weights_sha256": "0" * 64,
     "batch_size_per_device": 2, "code": "1" * 64, "libraries": (("torch", "3"), ("numpy", "2")),
     "iteration": 300, "versions": '{"torch":"2.1"}', "device": "H100", "amp": False, "deterministic": True,

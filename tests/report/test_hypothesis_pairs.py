@@ -5,7 +5,7 @@ import math
 import pytest
 
 from prove.errors import ProveError
-from prove.report.hypothesis_pairs import check_names, known, mean_weight, pairs, passed_over, suggestions
+from prove.report.hypothesis_pairs import check_names, common_name, known, mean_weight, pairs, passed_over, suggestions
 from prove.spec import WeightSchedule, parse
 from prove.spec.hypothesis import BUILT_IN, Hypothesis, read_hypotheses
 
@@ -115,6 +115,22 @@ def test_mask_classification_keeps_its_criterion() -> None:
     both = known("m2f + 0.3*ce")
     assert both is not None
     assert [term.name for term in both.terms] == ["m2f", "ce"]
+
+
+def test_another_criterion_is_an_arm_of_its_own() -> None:
+    """Only the plain one is what ``ce`` stands for."""
+    losses = ["m2f", "m2f(cls=focal)", "m2f(no_object=0.05)", "m2f(cls=focal) + 0.3*lovasz", "m2f + 0.3*lovasz"]
+    assert [common_name(loss) for loss in losses] == ["ce", *losses[1:4], "ce + 0.3*lovasz"]
+    assert [common_name(loss) for loss in ("0.5*m2f", "m2f + 0.3*ce", "ce")] == ["0.5*ce", "m2f + 0.3*ce", "ce"]
+    assert compared(hypothesis("m2f(cls=focal)"), losses, "m2f") == [("m2f(cls=focal)", "ce")]
+    assert compared(hypothesis("m2f(cls=focal)", "ce + 0.3*lovasz"), losses, "m2f") == [
+        ("m2f(cls=focal) + 0.3*lovasz", "ce + 0.3*lovasz")
+    ]
+    assert compared(hypothesis("lovasz"), losses, "m2f(cls=focal)") == [
+        ("m2f(cls=focal) + 0.3*lovasz", "m2f(cls=focal)")
+    ]
+    assert compared(hypothesis("m2f(points=random)"), losses, "m2f") == []
+    assert suggestions(hypothesis("m2f(points=random)"), losses, "m2f") == ("m2f(points=random)",)
 
 
 def test_what_tells_two_objectives_of_one_text_apart_stays() -> None:

@@ -191,7 +191,7 @@ def test_a_mask_classification_head_is_measured_and_not_touched(runs: Runs, tmp_
     """Its criterion draws points at random, in training and in the measurement."""
     path = tmp_path / "mask2former_small.py"
     path.write_text(SMALL.format(base=shipped("mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py")))
-    asked: dict[str, Any] = {"model": str(path), "loss": "ce + 0.5*focal", "eval_interval": 1}
+    asked: dict[str, Any] = {"model": str(path), "loss": "m2f(num_points=512) + 0.5*focal", "eval_interval": 1}
     measured, plain = runs.make("measured", **asked), runs.make("plain", **asked)
     assert runs.train(measured, unhurried) == 0, measured.log.read_text()
     assert runs.train(plain, never_measured) == 0, plain.log.read_text()

@@ -41,6 +41,7 @@ _SKIES: dict[str, tuple[RGB, RGB, int, RGB]] = {
     "night": ((14, 18, 34), (44, 42, 56), 40, (30, 32, 46)),
 }
 _LAMPS_ON = ("night", "dawn_dusk", "rainy", "foggy")
+_LIT_WINDOWS = {"night": 0.26, "dawn_dusk": 0.18, "rainy": 0.08, "foggy": 0.05}
 
 
 @dataclass
@@ -66,13 +67,18 @@ class _Scene:
         return side * self.street.half * 0.46
 
 
-def draw_scene(height: int, width: int, condition: str, shown: frozenset[int], draw: Draw) -> tuple[Canvas, Camera]:
+def draw_scene(
+    height: int, width: int, condition: str, shown: frozenset[int], draw: Draw, seen: str | None = None
+) -> tuple[Canvas, Camera]:
     """Draw one street in flat light; `prove.data.synth.weather` relights it.
 
     Args:
         height, width: of the final image.
+        condition: decides, with `draw`, what stands where.
         shown: train ids out of `RARE` that must be there.
+        seen: the condition whose sky, windows and lamps it has; everything stands where it stands in `condition`.
     """
+    seen = condition if seen is None else seen
     canvas = Canvas(height, width)
     street = _plan(draw, shown)
     camera = Camera(
@@ -84,14 +90,14 @@ def draw_scene(height: int, width: int, condition: str, shown: frozenset[int], d
         y=draw.between(1.35, 1.75),
         bend=draw.between(-0.0016, 0.0016),
     )
-    scene = _Scene(canvas, camera, street, draw, shown, condition in ("night", "dawn_dusk"), condition in _LAMPS_ON)
-    top, bottom, clouds, cloud = _SKIES[condition]
+    scene = _Scene(canvas, camera, street, draw, shown, seen in ("night", "dawn_dusk"), seen in _LAMPS_ON)
+    top, bottom, clouds, cloud = _SKIES[seen]
     draw_sky(
         canvas, camera.horizon, draw.tint(top, 10), draw.tint(bottom, 8), clouds + draw.integer(-15, 15), cloud, draw
     )
     draw_ground(canvas, camera, street, draw)
     structures.draw_skyline(canvas, camera, draw, 140)
-    _houses(scene, {"night": 0.26, "dawn_dusk": 0.18, "rainy": 0.08, "foggy": 0.05}.get(condition, 0.0))
+    _houses(scene, (_LIT_WINDOWS.get(condition, 0.0), _LIT_WINDOWS.get(seen, 0.0)))
     for side in (-1, 1):
         _roadside(scene, side)
         _pavement(scene, side)
@@ -126,7 +132,7 @@ def _plan(draw: Draw, shown: frozenset[int]) -> Street:
     )
 
 
-def _houses(scene: _Scene, lit: float) -> None:
+def _houses(scene: _Scene, lit: tuple[float, float]) -> None:
     draw, street = scene.draw, scene.street
     for side in (-1, 1):
         lots: list[tuple[float, float, float]] = []

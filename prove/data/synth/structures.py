@@ -30,7 +30,7 @@ def draw_house(
     z: tuple[float, float],
     setback: float,
     height: float,
-    lit: float,
+    lit: tuple[float, float],
 ) -> None:
     """A house along the street.
 
@@ -38,7 +38,8 @@ def draw_house(
         side: +1 right, -1 left of the street.
         z: where its facade begins and ends.
         setback: distance of the facade from the road's middle.
-        lit: share of windows with light behind them.
+        lit: share of windows with light behind them, as the street is drawn and as it is seen; the first decides what
+            is drawn from `draw`, so that a house stands the same by day and by night.
     """
     near, far = max(z[0], 1.5), z[1]
     paint = draw.tint(draw.pick(FACADES), 14)
@@ -63,13 +64,14 @@ def draw_house(
             low = floor * 3.1 + (0.4 if floor == 0 and shop else 1.0)
             if camera.size(1.6, b) < 2:
                 continue
-            is_lit = draw.chance(lit)
-            color, light = (_LIT_WINDOW, _WINDOW_LIGHT) if is_lit else (draw.tint(pane, 6), (0, 0, 0))
+            chance = draw.between(0, 1)
+            glass = pane if chance < lit[0] else draw.tint(pane, 6)
+            color, light = (_LIT_WINDOW, _WINDOW_LIGHT) if chance < lit[1] else (glass, (0, 0, 0))
             if camera.size(1.6, b) > 14:
                 canvas.polygon(facade(a - 0.12, b + 0.12, low - 0.12, low + 1.8), darker(paint, 118), None)
             canvas.polygon(facade(a, b, low, low + 1.65), color, None, light=light)
     if camera.size(1, near) > 6:
-        _front_windows(canvas, camera, draw, (min(x, deep), max(x, deep)), near, floors, pane, lit)
+        _front_windows(canvas, camera, draw, (min(x, deep), max(x, deep)), near, floors, pane, lit[1])
 
 
 def _front_windows(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from prove.errors import unknown
+from prove.catalog.conditions import Split, split
 from prove.report.study import Block, Floats, Measure, Study
 from prove.report.table import Cell, Column, Table
 from prove.report.views.about import Images, count_images, family, of_effects, rests_on, spread
@@ -17,39 +17,8 @@ from prove.report.views.numbers import listed, plural
 from prove.stats.block import compare
 from prove.stats.effects import BlockData, Verdict
 
-CLEAR = ("clear_day", "clear", "day", "daytime", "normal", "sunny", "good")
-"""Names of the condition that the others are held against, the first that a dataset has."""
-
 FEWEST_IMAGES = 5
 """Of a condition; with fewer, its numbers are about these images and there is no verdict."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """The clear condition and the adverse ones."""
-
-    clear: str
-    adverse: tuple[str, ...]
-
-
-def split(names: Sequence[str], clear: str | None = None) -> Split | None:
-    """Which condition is clear and which are adverse; None where none is recognised, or there is no other.
-
-    Args:
-        clear: take this one.
-
-    Raises:
-        ProveError: `clear` is not among them.
-    """
-    if clear is not None:
-        if clear not in names:
-            raise unknown("condition", clear, names)
-        found: str | None = clear
-    else:
-        folded = {name.casefold().replace(" ", "_").replace("-", "_"): name for name in reversed(names)}
-        found = next((folded[name] for name in CLEAR if name in folded), None)
-    adverse = tuple(name for name in names if name != found)
-    return Split(found, adverse) if found is not None and adverse else None
 
 
 def domains(study: Study, *, clear: str | None = None, blocks: Sequence[Block] | None = None) -> tuple[Table, ...]:
@@ -193,6 +162,13 @@ def gap(study: Study, block: Block, metric: str, parts: Split, images: int | Non
     return _withheld(from_result(block, values, result), images)
 
 
+def conditions_trained_on(block: Block) -> tuple[str, ...]:
+    """The conditions that the real training images of a block were filtered by; none where all were trained on."""
+    found = {str(run.facts.get("domain_filter", "all")) for run in block.runs.values()}
+    only = found.pop() if len(found) == 1 else "all"
+    return () if only == "all" else tuple(only.split("+"))
+
+
 def _gap(conditions: Sequence[Floats]) -> Floats:
     """The first minus the mean of the others."""
     difference: Floats = conditions[0] - np.mean(np.stack(conditions[1:]), axis=0)
@@ -204,6 +180,8 @@ def _caption(
 ) -> str:
     every = [entry for items in shown.values() for entry in items]
     said = [f"{spread(every)} (number of seeds).", rests_on(study, [block], images)]
+    if trained := conditions_trained_on(block):
+        said.append(f"Trained on images of {listed(trained, 8)} alone, validated on all.")
     said.append(of_effects(study, every, family(shown, "in each column, not over the columns")))
     if parts is not None and block.baseline is not None:
         said.append(
