@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from prove.build.configs import head_configs, is_pretrained, walk
-from prove.build.objective import CRITERION, HeadPlan, term_configs
+from prove.build.objective import CRITERION, CRITERION_PARTS, HeadPlan, term_configs
 from prove.build.supported import type_name
 
 
@@ -54,20 +54,18 @@ def patch_model(
                 head.pop(binary, None)
             continue
         head["type"] = "SemanticMask2FormerHead"
+        for own in (*CRITERION_PARTS, "train_cfg", "loss_decode"):  # its criterion, points and matching; never read
+            head.pop(own, None)
+        head["criterion"] = next(str(term) for _, term in plan.terms if term.name == CRITERION)
         head["semantic_terms"] = terms
-        head["criterion_weight"] = next(str(term.weight) for _, term in plan.terms if term.name == CRITERION)
     return model
 
 
 def _set_classes(head: Any, num_classes: int) -> None:
-    old = head.get("num_classes")
     head["num_classes"] = num_classes
     for node in walk(head):
         if "num_classes" in node:
             node["num_classes"] = num_classes
-        weight = node.get("class_weight")
-        if old and isinstance(weight, list) and len(weight) == old + 1:  # a set criterion's, with "no object" last
-            node["class_weight"] = [1.0] * num_classes + [weight[-1]]
 
 
 def _set_pretrained(model: Any, weights: str | None) -> None:

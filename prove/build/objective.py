@@ -18,15 +18,15 @@ CRITERION = "m2f"
 """Name of the term that stands for a mask-classification model's own set criterion."""
 
 CRITERION_PARTS = ("loss_cls", "loss_mask", "loss_dice")
-"""The parts of that criterion, by the names of its modules and of its losses in every decoder layer."""
+"""The parts of that criterion, as its losses in every decoder layer are called, and a config's own losses."""
 
 
 def for_model(expr: LossExpr, kind: Kind, model: str) -> LossExpr:
     """The objective that a model of this kind minimises when this expression is asked for.
 
-    A mask-classification model always keeps its set criterion, the term ``m2f``. The plain ``ce`` of an expression
-    stands for the model's own primary loss, so there it becomes ``m2f``; every other term is per-pixel and is applied
-    to the semantic map beside the criterion: ``ce + 0.3*focal`` is ``m2f + 0.3*focal``.
+    A mask-classification model always has a set criterion, the term ``m2f`` with its parameters. In an expression
+    without one, the plain ``ce`` stands for the model's own primary loss, so there it becomes ``m2f``; every other term
+    is per-pixel and is applied to the semantic map beside the criterion: ``ce + 0.3*focal`` is ``m2f + 0.3*focal``.
 
     Args:
         expr: resolved (complete with defaults).
@@ -58,8 +58,7 @@ class HeadPlan:
         prefix: how MMSegmentation prefixes the names of its losses: ``decode``, ``aux``, ``aux_0``.
         kind: per-pixel or mask classification.
         terms: the terms with the weights they have in this head, in the expression's order, with their labels.
-        replaced: the type of the config's own loss, which the objective replaces; empty where it stays.
-        parts: weights of a set criterion's parts, as the config sets them: ``(("loss_cls", 2.0), ...)``.
+        replaced: the types of the config's own losses, which the objective replaces.
     """
 
     path: str
@@ -67,7 +66,6 @@ class HeadPlan:
     kind: Kind
     terms: tuple[tuple[str, LossTerm], ...]
     replaced: str
-    parts: tuple[tuple[str, float], ...] = ()
 
     def key(self, label: str) -> str:
         """The name under which a term's loss enters the sum."""
@@ -102,12 +100,11 @@ def plan_heads(model: Mapping[str, Any], expr: LossExpr) -> tuple[HeadPlan, ...]
             if term is expr.primary:
                 term = replace(term, weight=scaled(term.weight, head_weight))
             terms.append((label, term))
-        replaced = "+".join(str(each["type"]) for each in (own if isinstance(own, list | tuple) else [own]))
-        if kind == "per_pixel":
-            plans.append(HeadPlan(path, prefix, kind, tuple(terms), replaced))
-        else:
-            parts = tuple((part, float(head[part].get("loss_weight", 1.0))) for part in CRITERION_PARTS)
-            plans.append(HeadPlan(path, prefix, kind, tuple(terms), "", parts))
+        losses = own if isinstance(own, list | tuple) else [own]
+        if kind == "mask_classification":
+            losses = [head[part] for part in CRITERION_PARTS if head.get(part)]
+        replaced = "+".join(str(each["type"]) for each in losses)
+        plans.append(HeadPlan(path, prefix, kind, tuple(terms), replaced))
     return tuple(plans)
 
 

@@ -46,6 +46,10 @@ def _alpha(doc: str, high_with: tuple[str, Value, float] | None = None) -> Param
     return Param("alpha", 0.5, ("number", "numbers"), doc, low=0.0, above_low=True, high_with=high_with)
 
 
+def _part(name: str, default: float, what: str, *, above_low: bool = False) -> Param:
+    return Param(name, default, ("number",), f"weight of {what}", low=0.0, above_low=above_low)
+
+
 _GAMMA = Param("gamma", 2.0, ("number",), "how fast easy pixels fade; 0 is cross-entropy", low=0.0)
 _SMOOTH = Param("smooth", 1.0, ("number",), "s, in pixels: keeps tiny classes from swinging", low=0.0)
 _FALSE_POSITIVES = Param("alpha", 0.3, ("number",), "weight of false positives", low=0.0)
@@ -298,16 +302,75 @@ _PER_PIXEL = (
 _CRITERIA = (
     LossEntry(
         name="m2f",
-        summary="The set criterion of a mask-classification model such as Mask2Former, as the model defines it.",
-        formula="Hungarian matching, then classification, mask and dice loss of each matched query",
-        params=(),
-        paper="Cheng 2022, Mask2Former, arXiv:2112.01527",
+        summary="The set criterion of mask-classification models such as Mask2Former: matched queries, after every "
+        "layer.",
+        formula="sum over decoder layers l of w_l * (class_weight*cls + mask_weight*mask + dice_weight*dice), w_l = "
+        "deep_weight but 1 for the last; each query is matched to one class of the image or to none (Hungarian "
+        "matching on the same three costs)",
+        params=(
+            Param(
+                "cls",
+                "ce",
+                ("word",),
+                "classification of the queries: softmax cross-entropy, or its focal form (gamma 2)",
+                words=("ce", "focal"),
+            ),
+            Param(
+                "points",
+                "uncertain",
+                ("word",),
+                "pixels that mask and dice are taken on: mostly where the mask is uncertain, drawn at random, or all",
+                words=("uncertain", "random", "full"),
+            ),
+            Param("deep_supervision", True, ("flag",), "train every decoder layer, or the last one alone"),
+            Param(
+                "deep_weight",
+                1.0,
+                ("number",),
+                "weight of each layer before the last; to train the last alone, write deep_supervision=false",
+                low=0.0,
+                above_low=True,
+                only_with=("deep_supervision", True),
+            ),
+            Param(
+                "no_object",
+                0.1,
+                ("number",),
+                'weight of "no object", the class of a query that is matched to nothing, where a class weighs 1',
+                low=0.0,
+                above_low=True,
+            ),
+            _part("class_weight", 2.0, "classification, in the matching as well", above_low=True),
+            _part("mask_weight", 5.0, "the masks' binary cross-entropy, in the matching as well"),
+            _part("dice_weight", 5.0, "the masks' dice loss, in the matching as well"),
+            Param("num_points", 12_544, ("integer",), "points per mask, for the matching and for the losses", low=1),
+            Param(
+                "oversample_ratio",
+                3.0,
+                ("number",),
+                "candidates drawn for each uncertain point",
+                low=1.0,
+                only_with=("points", "uncertain"),
+            ),
+            Param(
+                "importance_sample_ratio",
+                0.75,
+                ("number",),
+                "share of the points that are the most uncertain candidates; the rest is drawn at random",
+                low=0.0,
+                high=1.0,
+                only_with=("points", "uncertain"),
+            ),
+        ),
+        paper="Cheng 2022, Mask2Former, arXiv:2112.01527, section 3.3; Cheng 2021, MaskFormer, arXiv:2107.06278; "
+        "points as in PointRend, Kirillov 2020, arXiv:1912.08193; focal: Lin 2017, arXiv:1708.02002",
         kind="criterion",
-        averages="queries and sampled points, as the model's configuration says",
-        pixel_weight="refused: computed inside the model",
-        cost="the model's own",
-        avoid="with any other model: only mask classification has it",
-        unfused_because="the model computes it",
+        averages="cls: all queries, weighted by class; mask and dice: points, then the masks of the batch",
+        pixel_weight="refused: queries are classified, not pixels",
+        cost="a matching for each layer and image on the CPU; with points=full all masks at the labels' size",
+        avoid="with any other model: only mask classification has queries",
+        unfused_because="it is taken on queries and points, not on a map of logits",
+        not_all_zero=("mask_weight", "dice_weight"),
     ),
 )
 

@@ -133,6 +133,7 @@ class LossEntry:
         avoid: when not to use it.
         fused: whether `prove.losses.Objective` computes it in one pass over the logits together with others.
         unfused_because: why it is computed on its own; with ``fused`` set, for which parameters it is.
+        not_all_zero: parameters of which at least one must be above 0.
     """
 
     name: str
@@ -147,6 +148,7 @@ class LossEntry:
     avoid: str = ""
     fused: bool = False
     unfused_because: str = ""
+    not_all_zero: tuple[str, ...] = ()
 
     def param(self, name: str) -> Param:
         """The parameter of that name; KeyError when there is none."""

@@ -41,7 +41,7 @@ def resolve(expr: LossExpr) -> LossExpr:
 
     Raises:
         ProveError: an unknown loss or parameter, a value out of its range, a parameter without meaning here, a
-            weight that is 0 throughout, or the same term twice.
+            weight that is 0 throughout, the same term twice, or two set criteria.
     """
     terms: dict[tuple[str, tuple[tuple[str, Value], ...]], LossTerm] = {}
     for written in expr.terms:
@@ -52,6 +52,13 @@ def resolve(expr: LossExpr) -> LossExpr:
                 written,
                 f"{_without_defaults(term).body!r} stands twice.",
                 "Write it once, with the summed weight.",
+            )
+        if LOSSES.get(term.name).kind == "criterion" and any(term.name == name for name, _ in terms):
+            _refuse(
+                expr,
+                written,
+                f"a model has one set criterion, and {term.name!r} is there already.",
+                f"Set its parts in one term, as in {term.name}(cls=focal, no_object=0.05).",
             )
         terms[term.name, term.params] = term
     return LossExpr(tuple(terms.values()), text=expr.text)
@@ -72,7 +79,7 @@ def from_aux(aux: str, weight: float = 0.3) -> LossExpr:
         weight: of a term that is written without one.
 
     Raises:
-        ProveError: as `parse` and `resolve`; and for ``ce``, which is there already.
+        ProveError: as `parse` and `resolve`; for ``ce``, which is there already; and for a model's own criterion.
     """
     primary = LossTerm("ce")
     if aux.strip().lower() == "none":
@@ -80,7 +87,12 @@ def from_aux(aux: str, weight: float = 0.3) -> LossExpr:
     expr = parse(aux)
     terms = []
     for term in expr.terms:
-        if term.name in {"ce", "m2f"} and not term.params:
+        if term.name == "m2f":
+            hint = f'Write the whole objective: --loss "{term.body} + 0.3*lovasz".'
+            _refuse(
+                expr, term, f"{term.name!r} is not an auxiliary loss: a model's criterion is its primary one.", hint
+            )
+        if term.name == "ce" and not term.params:
             _refuse(expr, term, f"{term.name!r} is not an auxiliary loss.", "Without an auxiliary loss, write none.")
         weighted = expr.text[: term.column - 1].rstrip().endswith("*")
         terms.append(term if weighted else replace(term, weight=WeightSchedule("constant", weight, weight)))
@@ -132,6 +144,8 @@ def _resolve_term(expr: LossExpr, written: LossTerm) -> LossTerm:
         complaint = param.complaint(values)
         if complaint:
             _refuse(expr, written, f"{name}: {complaint}.", param.doc[0].upper() + param.doc[1:] + ".")
+    if entry.not_all_zero and not any(values[name] for name in entry.not_all_zero):
+        _refuse(expr, written, f"{name}: {' and '.join(entry.not_all_zero)} can't all be 0.")
     for param in entry.params:
         # absent when it was itself refused above: what depends on it has no meaning either
         if param.only_with is None or values.get(param.only_with[0]) == param.only_with[1]:

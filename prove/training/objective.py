@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from mmseg.registry import MODELS
@@ -94,6 +94,11 @@ def set_progress(model: nn.Module, progress: float) -> None:
     for module in model.modules():
         if isinstance(module, Scheduled):
             module.set_progress(progress)
+
+
+def labels_of(samples: Sequence[Any]) -> Tensor:
+    """The labels of a batch of MMSegmentation's data samples, [N, H, W]."""
+    return torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in samples])
 
 
 def semantic_logits(cls_score: Tensor, mask_logits: Tensor, size: tuple[int, int], eps: float = 1e-6) -> Tensor:

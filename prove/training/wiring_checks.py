@@ -19,7 +19,7 @@ from prove.losses.reference import reference
 from prove.losses.user_terms import has_reference
 from prove.spec import LossExpr, LossTerm
 from prove.spec.event import FailureKind
-from prove.training.evidence import BatchEvidence, TermEvidence
+from prove.training.evidence import BatchEvidence, PartEvidence, TermEvidence
 from prove.training.failures import kind_of
 from prove.training.guard import WiringError
 
@@ -90,11 +90,6 @@ def patch(module: nn.Module, name: str, replacement: Any) -> Callable[[], None]:
     return undo
 
 
-def labels_of(samples: Sequence[Any]) -> Tensor:
-    """The labels of a batch, [N, H, W]."""
-    return torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in samples])
-
-
 def relabelled(samples: Sequence[Any], labels: Tensor) -> list[SegDataSample]:
     """Copies of a batch's samples with other labels, [N, H, W]."""
     copies = []
@@ -150,6 +145,7 @@ def record(
     doubling: float,
     valid_gradient: float,
     ignored_gradient: float | None,
+    parts: tuple[PartEvidence, ...] = (),
 ) -> TermEvidence:
     """What was seen of one term; its share of the loss is known only when all heads have been seen."""
     weight, gradient = term.weight.at(progress), gradients[label]
@@ -169,6 +165,7 @@ def record(
         valid_gradient=valid_gradient,
         ignored_gradient=ignored_gradient,
         second_implementation=has_reference(term.name),
+        parts=parts,
     )
 
 

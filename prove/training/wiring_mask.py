@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmseg.models.decode_heads import Mask2FormerHead
 from torch import Tensor, nn
 
 from prove.build.objective import CRITERION, CRITERION_PARTS, HeadPlan, loss_name
+from prove.losses.set_criterion import CriterionSettings
 from prove.spec import LossTerm
+from prove.training.objective import labels_of
 from prove.training.wiring_checks import (
     IGNORE,
     Measured,
@@ -22,13 +23,25 @@ from prove.training.wiring_checks import (
     expected_of,
     flat_gradient,
     gradient_problems,
-    labels_of,
     largest,
     patch,
     record,
     trial,
     untied,
     value_problems,
+)
+from prove.training.wiring_criterion import (
+    Beside,
+    Outputs,
+    beside,
+    comparison_problems,
+    knob_problems,
+    losses_of,
+    made_up,
+    part_evidence,
+    random_state,
+    restore_random_state,
+    step_problems,
 )
 
 
@@ -51,7 +64,7 @@ class MaskView:
             self.was_used = True
             self.samples = inputs[1]
             self.cls_scores, self.mask_preds = output
-            self.random_state = _random_state()  # the criterion draws its points from here
+            self.random_state = random_state()  # the criterion draws its points from here
 
         handle = self.head.register_forward_hook(hook)
         original = self.head.loss
@@ -64,8 +77,8 @@ class MaskView:
         return restore
 
     def expected_keys(self) -> set[str]:
-        layers = [""] + [f"d{i}." for i in range(len(self.cls_scores) - 1)]
-        criterion = {f"{self.plan.prefix}.{layer}{part}" for layer in layers for part in CRITERION_PARTS}
+        names = losses_of(self._settings(), len(self.cls_scores))
+        criterion = {f"{self.plan.prefix}.{name}" for name in names}
         return criterion | {self.plan.key(label) for label, term in self.plan.terms if term.name != CRITERION}
 
     def outputs(self) -> list[Tensor]:
@@ -110,26 +123,30 @@ class MaskView:
     def _look_at_criterion(
         self, seen: Seen, label: str, term: LossTerm, losses: Mapping[str, float], gradients: Mapping[str, Tensor]
     ) -> None:
-        """Its losses must be the planned weight times MMSegmentation's own criterion, its parts weighted as planned."""
+        """Each part of each layer must be the reference's, on the training step's points and on a made-up batch."""
         where, weight = f"{self.plan.path}, {label}", term.weight.at(self.progress)
-        stock: Any = sum(self._stock_criterion().values())
-        expected = weight * float(stock.detach())
-        contribution = sum(value for key, value in losses.items() if self._is_criterion(key))
-        seen.formula += expected
-        seen.problems += value_problems(where, contribution, expected)
-        direction = flat_gradient(stock, self.leaves)
-        seen.problems += direction_problems(where, weight, gradients[label], direction)
+        settings = self._settings()
+        outputs = Outputs(tuple(self.cls_scores), tuple(self.mask_preds), self.truth, self.random_state)
+        found: Beside = evaluated(self.plan, lambda: beside(self.head.criterion, settings, weight, outputs))
+        mine = {key.partition(".")[2]: value for key, value in losses.items() if self._is_criterion(key)}
+        again = {name: float(value.detach()) for name, value in self._criterion().items()}
+        contribution = sum(mine.values())
+        seen.formula += found.total
+        seen.problems += value_problems(where, contribution, found.total)
+        seen.problems += step_problems(where, mine, again, found.expected)
+        problems = comparison_problems(where, found)
+        seen.problems += problems
+        if weight > 0 and not problems:
+            batch = made_up(self.cls_scores[0].shape[2] - 1, len(self.cls_scores), self.truth.device)
+            seen.problems += evaluated(self.plan, lambda: knob_problems(self.head, where, settings, weight, batch))
         valid = largest(gradients[label].abs())
         if weight > 0 and valid == 0:
             seen.problems.append(f"{where}: its gradient is zero")
-        for part, planned in self.plan.parts:
-            actual = getattr(getattr(self.head, part), "loss_weight", None)
-            if actual != planned:
-                seen.problems.append(f"{where}: {part} is weighted {actual}, the config says {planned}")
-        doubling = self._double_criterion(seen.problems) if weight > 0 else 2.0
+        doubling = self._double_criterion(seen.problems, where) if weight > 0 else 2.0
+        reference_value = found.total / weight if weight else None
         seen.terms[label] = record(
-            label, term, self.progress, contribution, None, gradients, self.plan,
-            doubling=doubling, valid_gradient=valid, ignored_gradient=None,
+            label, term, self.progress, contribution, reference_value, gradients, self.plan,
+            doubling=doubling, valid_gradient=valid, ignored_gradient=None, parts=part_evidence(found),
         )  # fmt: skip
 
     def _look_at_term(
@@ -183,39 +200,33 @@ class MaskView:
         prefix, _, name = key.partition(".")
         return prefix == self.plan.prefix and self._CRITERION.fullmatch(name) is not None
 
+    def _settings(self) -> CriterionSettings:
+        """What the criterion must be, as the plan says."""
+        settings: dict[str, Any] = next(dict(term.params) for _, term in self.plan.terms if term.name == CRITERION)
+        return CriterionSettings(**settings)
+
     def _criterion(self) -> dict[str, Tensor]:
         """The head's criterion again, on leaves in place of its outputs and with the points of the training step."""
-        return self._with_its_points(self.head.criterion)
-
-    def _stock_criterion(self) -> dict[str, Tensor]:
-        """MMSegmentation's own, whatever stands in this head."""
-        return self._with_its_points(lambda *arguments: Mask2FormerHead.loss_by_feat(self.head, *arguments))
-
-    def _with_its_points(self, criterion: Callable[..., dict[str, Tensor]]) -> dict[str, Tensor]:
-        instances, metas = self.head._seg_data_to_instance_data(self.samples)
         layers = len(self.cls_scores)
-        _restore_random_state(self.random_state)
+        restore_random_state(self.random_state)
         losses: dict[str, Tensor] = evaluated(
-            self.plan, lambda: criterion(self.leaves[:layers], self.leaves[layers:], instances, metas)
+            self.plan, lambda: self.head.criterion(self.leaves[:layers], self.leaves[layers:], self.truth)
         )
         return losses
 
-    def _double_criterion(self, problems: list[str]) -> float:
-        growth = []
+    def _double_criterion(self, problems: list[str], where: str) -> float:
+        layers = len(self.cls_scores)
+
+        def losses() -> dict[str, float]:
+            restore_random_state(self.random_state)
+            found = self.head.losses_for(self.leaves[:layers], self.leaves[layers:], self.truth)
+            return {name: float(value.detach()) for name, value in found.items()}
+
         with torch.no_grad():
-            before = {k: float(v.detach()) for k, v in self._criterion().items()}
-            for part in CRITERION_PARTS:
-                growth.append(
-                    doubled(
-                        [getattr(self.head, part)],
-                        lambda: {k: float(v.detach()) for k, v in self._criterion().items()},
-                        lambda key, part=part: key.endswith(part),  # type: ignore[misc]
-                        before,
-                        problems,
-                        f"{self.plan.path}, {part}",
-                    )
-                )
-        return max(growth, key=lambda g: abs(g - 2.0))
+            before = evaluated(self.plan, losses)
+            return doubled(
+                [self.head], losses, lambda name: self._CRITERION.fullmatch(name) is not None, before, problems, where
+            )
 
     def _double_semantic(
         self, modules: Sequence[Any], name: str, before: Mapping[str, Tensor], problems: list[str], where: str
@@ -239,13 +250,3 @@ def _semantic_map(cls: Tensor, masks: Tensor, labels: Tensor) -> Tensor:
         [torch.tensordot(c[:, :-1].T, m, dims=1) for c, m in zip(cls.float().softmax(-1), full.sigmoid(), strict=True)]
     )
     return (scores + 1e-6).log()
-
-
-def _random_state() -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
-
-
-def _restore_random_state(state: tuple[Tensor, Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from prove.build.objective import HeadPlan, loss_name
 from prove.losses.reference import reference
 from prove.training.fused_heads import methods, terms_of
+from prove.training.objective import labels_of
 from prove.training.wiring_checks import (
     IGNORE,
     Measured,
@@ -22,7 +23,6 @@ from prove.training.wiring_checks import (
     expected_of,
     flat_gradient,
     gradient_problems,
-    labels_of,
     largest,
     patch,
     record,
