@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -235,14 +235,24 @@ def about(run: RunDir, launch: Mapping[str, Any], target: Target) -> dict[str, A
 
 def _shared(run: RunDir, launch: Mapping[str, Any], target: Target) -> dict[str, Any]:
     """Whether the run was trained on some of these images: how many and the first, or why that can't be said."""
+    from prove.cli.execute import trained_on
+    from prove.data.compose import compose
+    from prove.data.manifest import fingerprint
     from prove.data.overlap import shared_images
     from prove.data.source import open_dataset, resolve_dataset
+    from prove.spec import Job
 
+    job = Job.from_dict(read_json(run.job))
     try:
         trained = resolve_dataset(launch["source"])
-        if {"name": trained.name, **trained.canonical()} != read_json(run.job)["dataset"]:
+        if {"name": trained.name, **trained.canonical()} != dict(job.dataset):
             raise ProveError(f"{launch['source']} is no longer what it was trained on.")
-        found = shared_images(open_dataset(trained, root=launch["data_root"]).train, target.dataset.val)
+        opened = open_dataset(trained, root=launch["data_root"])
+        train = compose(opened, job.recipe, generated_root=launch.get("generated_root")).train
+        if fingerprint(train) != (trained_on(run) or {}).get("train"):
+            raise ProveError(f"The training images in {opened.root} are no longer those that it was trained on.")
+        seen = replace(train, samples=tuple(sample for sample in train if not sample.noise))
+        found = shared_images(seen, target.dataset.val)
     except ProveError as error:
         return {"images": None, "reason": error.message}
     return {"images": len(found), **({"first": found[0].id} if found else {})}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prove.catalog.losses import short
+from prove.catalog.strategies import GENERATED, resolve_strategy
 from prove.catalog.user_terms import terms_of
 from prove.cli.own_terms import require_sound
 from prove.cli.progress import Progress
@@ -121,9 +122,11 @@ def require_same_data(plan: Plan, run: RunDir) -> None:
     now = {"train": fingerprint(plan.dataset.train), "val": fingerprint(plan.dataset.val)}
     changed = [split for split, value in now.items() if before.get(split) != value]
     if changed:
+        generated = resolve_strategy(plan.job.strategy).generated if "train" in changed else None
         raise ProveError(
             f"Run {run.key} was trained on other images or labels under the same name: the {' and '.join(changed)} "
-            f"split of {plan.job.dataset_name} differs from the one in {plan.dataset.root}.",
+            f"split of {plan.job.dataset_name} differs from the one in {plan.dataset.root}"
+            + (f", or the images of {GENERATED}{generated} from those there are now." if generated else "."),
             hint=ways_out,
         )
 

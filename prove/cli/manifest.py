@@ -90,12 +90,13 @@ def _write(folder: Path, dataset: Dataset, original: Path | None, suffix: str, a
 
 
 def _report(folder: Path, dataset: Dataset, written: bool, as_json: bool) -> None:
-    from prove.data.check import check
+    from prove.data.check import check, shared_files
     from prove.data.generated import read_generated
 
     found = read_generated(folder, folder.name, dataset)
-    read = check(replace(dataset, train=replace(dataset.train, samples=found.samples)), splits=("train",))
-    findings = [each for each in read.findings if each.kind != "absent_class"]
+    generated = replace(dataset.train, samples=found.samples)
+    read = check(replace(dataset, train=generated), splits=("train",))
+    findings = [each for each in read.findings if each.kind != "absent_class"] + shared_files(generated, dataset.val)
     read = replace(read, findings=tuple(findings))
     ok = not found.faults and not read.errors
     if as_json:

@@ -183,7 +183,15 @@ def _sweep(
 
     from prove.catalog.losses import short
     from prove.cli.request import Planner
-    from prove.cli.sweeping import names_of, possible_jobs, prepare, require_known, require_same_data, survey
+    from prove.cli.sweeping import (
+        names_of,
+        possible_jobs,
+        prepare,
+        require_known,
+        require_recipes,
+        require_same_data,
+        survey,
+    )  # fmt: skip
     from prove.launch.settle import refresh
     from prove.launch.start import UNSTARTED
     from prove.store import Store
@@ -192,8 +200,13 @@ def _sweep(
     planner = Planner()
     require_known(experiment, planner)
     found = possible_jobs(experiment, planner)  # a mistake is found before anything is written
+    new = Store.holds_nothing(results)
+    if new and not register_only:
+        require_recipes(found(), lambda keys: {}, planner)
     with Store.open(results) as store:
         said = refresh(store)
+        if not new and not register_only:
+            require_recipes(found(), store.states, planner)
         known = rates(store.connection)
         census, surveyed = survey(found(), store.states, known)
         text_of = cache(short)

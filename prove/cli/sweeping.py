@@ -130,6 +130,30 @@ def possible_jobs(experiment: Experiment, planner: Planner) -> Callable[[], Iter
     return lambda: jobs(experiment, planner)
 
 
+def require_recipes(
+    wanted: Iterable[Wanted],
+    states_of: Callable[[Sequence[str]], Mapping[str, tuple[State, str | None]]],
+    planner: Planner,
+) -> None:
+    """Refuse conditions and generated images that are not there, before a run of them is recorded.
+
+    What has finished is not looked at: its images need no longer be here.
+
+    Raises:
+        ProveError: the first of them.
+    """
+    seen: set[tuple[Any, ...]] = set()
+    for each in wanted:
+        recipe, request = each.job.recipe, each.request
+        place = (request.dataset, request.data_root, recipe, request.gen_root)
+        if place in seen or (recipe.domain_filter is None and recipe.real_gen_ratio is None):
+            continue
+        known = states_of([each.job.key]).get(each.job.key)
+        if known is None or known[0] is not State.FINISHED:
+            seen.add(place)
+            planner.plan(dataclasses.replace(request, device="cpu"))
+
+
 def empty() -> ProveError:
     """The error for a matrix without a cell."""
     return ProveError("The matrix is empty: every cell is excluded.", hint="Look at its exclude entries.")

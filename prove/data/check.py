@@ -13,6 +13,7 @@ from prove.data.cache import recall, remember, stat_key
 from prove.data.generated import same_proportions
 from prove.data.labels import UnknownLabelValueError, bit_depth, open_checked, read_image, read_label
 from prove.data.manifest import WORKERS, Manifest, Sample
+from prove.data.overlap import shared_images
 from prove.data.source import Dataset
 from prove.data.stats import Counts, count_pixels, remember_counts
 from prove.errors import ProveError
@@ -112,7 +113,8 @@ def check(dataset: Dataset, splits: Sequence[str] = ("train", "val")) -> CheckRe
     """
     manifests = [manifest for manifest in dataset.splits if manifest.split in splits]
     findings = [finding for manifest in manifests for finding in _check_split(manifest)]
-    findings += _shared_files(manifests)
+    if len(manifests) == 2:
+        findings += shared_files(*manifests)
     findings.sort(key=lambda f: (f.severity, f.split, f.kind, f.where))
     images = {str(manifest.split): len(manifest) for manifest in manifests}
     mixed = any(sample.scaled or sample.noise for manifest in manifests for sample in manifest)
@@ -239,13 +241,30 @@ def _absent_classes(manifest: Manifest, table: Counts) -> list[Finding]:
     ]
 
 
-def _shared_files(manifests: list[Manifest]) -> list[Finding]:
-    """The same file in train and val makes every number on val worthless."""
-    if len(manifests) < 2:
-        return []
-    first = {sample.image.resolve() for sample in manifests[0]}
-    shared = [sample.image for sample in manifests[1] if sample.image.resolve() in first]
+def shared_files(train: Manifest, val: Manifest) -> list[Finding]:
+    """The same image in train and val makes every number on val worthless.
+
+    Where several sources come together, joined or generated, copies of a file are found as well.
+    """
+    first = {sample.image.resolve() for sample in train}
+    shared = {sample.image: "is in train and in val" for sample in val if sample.image.resolve() in first}
+    if any(sample.pool for sample in train):
+        for path in _copies(train, val):
+            shared.setdefault(path, "is in val, and a copy of it in train")
     return [
-        Finding("error", "shared_image", manifests[1].split, str(path), f"Image {path} is in train and in val.")
-        for path in shared
+        Finding("error", "shared_image", val.split, str(path), f"Image {path} {where}.")
+        for path, where in shared.items()
     ]
+
+
+def _copies(train: Manifest, val: Manifest) -> tuple[Path, ...]:
+    """Images of val that have the bytes of one in train; remembered until a file changes."""
+    key = stat_key([sample.image for sample in (*train, *val)], "shared-1", str(len(train)))
+    known = recall("shared", key)
+    if known is None:
+        try:
+            known = [str(sample.image) for sample in shared_images(train, val)]
+        except ProveError:  # an image that can't be read is a finding of its own
+            return ()
+        remember("shared", key, known)
+    return tuple(map(Path, known))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
@@ -76,15 +77,17 @@ def _generated(dataset: Dataset, name: str, generated_root: str | Path | None) -
             )
         return _noise(dataset) if name == NOISE else _weather(dataset)
     if root is None:
+        close = nearest(name, BUILT_IN)
         raise ProveError(
             f"Where are the images of {GENERATED}{name}? No folder was named for generated images.",
-            hint=(
+            hint=(f"Did you mean {GENERATED}{close[0]}, which is built in? " if close else "")
+            + (
                 f"Name the one that holds {name}/{MANIFEST} by --gen-root DIR, by the variable {GENERATED_VARIABLE}, "
                 f"or in {config_file()}:\n  gen_root: DIR"
             ),
         )
     folder = root.path / name
-    if not (folder / MANIFEST).is_file():
+    if not os.path.isfile(folder / MANIFEST):  # a name may be too long for any file
         raise _no_such_images(name, root.path, root.source)
     found = read_generated(folder, name, dataset)
     found.raise_if_bad(dataset.definition.name)
@@ -93,7 +96,7 @@ def _generated(dataset: Dataset, name: str, generated_root: str | Path | None) -
 
 def _no_such_images(name: str, root: Path, source: str) -> ProveError:
     there = sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
-    if (root / name).is_dir():
+    if os.path.isdir(root / name):
         return ProveError(
             f"{root / name} has no {MANIFEST}, which says which image each generated one was made from.",
             hint=f"`prove data manifest {root / name} --dataset NAME` writes it.",
@@ -145,7 +148,7 @@ def _narrowed(dataset: Dataset, conditions: tuple[str, ...]) -> Dataset:
         gone = [pool for pool, count in draws if count and pool not in left]
         if gone:
             raise ProveError(f"No training image of {gone[0]} has the condition {' or '.join(conditions)}.")
-        draws = shares(dict(draws), len(samples))
+        draws = shares(_weights(dataset), len(samples))
     narrowed = replace(manifest, samples=samples, labels_without_image=(), unused_images=())
     return replace(dataset, train=narrowed, draws=draws)
 
@@ -167,7 +170,7 @@ def _mixed(dataset: Dataset, generated: tuple[Sample, ...], ratio: float) -> Dat
     samples: Iterable[Sample] = dataset.train
     draws: tuple[tuple[str, int], ...] = (("", real),)
     if dataset.draws:
-        draws = shares(dict(dataset.draws), real)
+        draws = shares(_weights(dataset), real)
     else:  # all real ones are one pool
         samples = (replace(sample, pool="") for sample in samples)
     return replace(
@@ -175,6 +178,11 @@ def _mixed(dataset: Dataset, generated: tuple[Sample, ...], ratio: float) -> Dat
         train=_with(dataset.train, (*samples, *generated)),
         draws=(*draws, (POOL, total - real)),
     )
+
+
+def _weights(dataset: Dataset) -> dict[str, int]:
+    """The weights that a joint dataset was asked for with: counts of an epoch are rounded already."""
+    return {member.name: member.weight for member in dataset.definition.members if member.weight is not None}
 
 
 def _with(manifest: Manifest, samples: Iterable[Sample]) -> Manifest:

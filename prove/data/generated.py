@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from prove.catalog.datasets import DATASETS
-from prove.data.definition import DatasetDefinition
+from prove.catalog.datasets import CONDITIONS, DATASETS
+from prove.data.definition import DatasetDefinition, SynthStreetSize
 from prove.data.manifest import Sample
 from prove.data.source import Dataset
 from prove.errors import ProveError, nearest
@@ -34,9 +34,21 @@ def same_proportions(size: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 def bare_name(definition: DatasetDefinition) -> str:
-    """A dataset's name without parameters and label space: its images are the same under all of them."""
-    name = definition.home or definition.name
-    return name if definition.size is None else name.partition("(")[0]
+    """What a dataset's images go by, whatever its labels are read as and however many of them it has.
+
+    Other seeds and sizes of SynthStreet draw other scenes under the same file names, so they stay in the name.
+    """
+    return definition.home or definition.name if definition.size is None else drawn_name(definition.size)
+
+
+def drawn_name(size: SynthStreetSize) -> str:
+    """`bare_name` of SynthStreet: ``SynthStreet(seed=1)``.
+
+    How many training images there are decides what they show only while they are fewer than its conditions.
+    """
+    ignored = ("val",) if size.train < len(CONDITIONS) else ("train", "val")
+    said = [f"{name}={value}" for name, value in size.changed().items() if name not in ignored]
+    return f"SynthStreet({', '.join(said)})" if said else "SynthStreet"
 
 
 @dataclass(frozen=True)
@@ -134,7 +146,7 @@ def read_generated(folder: Path, name: str, dataset: Dataset) -> GeneratedSet:
     own: list[Row] = []
     elsewhere: Counter[str] = Counter()
     for row in rows:
-        if row.dataset in DATASETS.names and row.dataset not in finder.names:
+        if row.dataset.partition("(")[0] in DATASETS.names and row.dataset not in finder.names:
             elsewhere[row.dataset] += 1
         else:
             own.append(row)
@@ -244,7 +256,7 @@ def _look(row: Row, folder: str, finder: _Originals, taken: dict[str, int]) -> t
         report("dataset", "unknown_dataset", "unknown datasets", f"{row.dataset!r} is no dataset.{guess}")
         return faults, None
     image = _absolute(row.gen_path, folder)
-    if image in finder.train or image in finder.val:
+    if finder.holds(image):
         report("gen_path", "real_image", "real images named as generated", f"{image} is an image of the dataset.")
     elif image in taken:
         report("gen_path", "repeated_image", "images that stand twice", f"{image} stands in line {taken[image]} too.")
@@ -260,7 +272,7 @@ def _look(row: Row, folder: str, finder: _Originals, taken: dict[str, int]) -> t
     elif original is None:
         report(
             "original_path", "unknown_original", "originals that are no training images",
-            f"{row.original_path} is no training image of {finder.dataset.definition.name}"
+            f"{row.original_path} is no training image of {row.dataset}"
             f" in {finder.dataset.root}.{finder.guess(row.original_path)}",
         )  # fmt: skip
     return faults, original
@@ -276,29 +288,39 @@ class _Originals:
         self.val = {os.path.normpath(sample.image.absolute()): sample for sample in dataset.val}
         self._resolved: tuple[dict[str, Sample], dict[str, Sample]] | None = None
         self._by_name: defaultdict[tuple[str, str], list[str]] | None = None
-        pools = sorted({sample.pool for sample in dataset.train} - {""})
-        self.names = tuple(dict.fromkeys((bare_name(dataset.definition), dataset.definition.name, *pools)))
+        self.pools = {bare_name(member.definition): member.name for member in dataset.definition.members}
+        self.names = tuple(dict.fromkeys((bare_name(dataset.definition), dataset.definition.name, *self.pools)))
+
+    def holds(self, image: str) -> bool:
+        """Whether this is an image of the dataset, by whatever way it is reached."""
+        return any(image in split for split in (self.train, self.val)) or any(
+            os.path.realpath(image) in split for split in self._by_resolved()
+        )
 
     def find(self, row: Row) -> tuple[Sample | None, str]:
         """The training sample of an original and ``train``; or None and ``val`` or nothing."""
         place = _absolute(row.original_path, self.root)
-        if place not in self.train and place not in self.val:
-            if self.dataset.definition.members and not os.path.isabs(row.original_path):
-                place = self._of_member(row, place)
-            else:  # perhaps the same file by another way, through links
-                train, val = self._by_resolved()
-                place = os.path.realpath(place)
-                return train.get(place), "train" if place in train else "val" if place in val else ""
-        return self.train.get(place), "train" if place in self.train else "val" if place in self.val else ""
+        if row.dataset in self.pools and not os.path.isabs(row.original_path):
+            place = self._of_member(row, place)
+        train, val = self.train, self.val
+        if place not in train and place not in val:  # perhaps the same file by another way, through links
+            train, val = self._by_resolved()
+            place = os.path.realpath(place)
+        found = train.get(place) or val.get(place)
+        if found is None or found.pool != self.pools.get(row.dataset, found.pool):
+            return None, ""
+        return (found, "train") if place in train else (None, "val")
 
     def _of_member(self, row: Row, place: str) -> str:
         """The only image of a joint dataset's member whose path ends so: the member's root is not known here."""
+        if (known := self.train.get(place) or self.val.get(place)) and known.pool == self.pools[row.dataset]:
+            return place
         if self._by_name is None:
             self._by_name = defaultdict(list)
             for path, sample in (*self.train.items(), *self.val.items()):
                 self._by_name[sample.pool, os.path.basename(path)].append(path)
         ending = os.sep + os.path.normpath(row.original_path)
-        called = self._by_name[row.dataset, os.path.basename(ending)]
+        called = self._by_name[self.pools[row.dataset], os.path.basename(ending)]
         found = [path for path in called if path.endswith(ending)]
         return found[0] if len(found) == 1 else place
 

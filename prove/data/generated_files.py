@@ -56,6 +56,7 @@ def propose(folder: Path, dataset: Dataset, *, original: Path | None = None, suf
             f"{folder}: {what}.", hint=f"Put them into a folder for each target domain: {folder / 'night'}/..."
         )
     finder = _ByName(dataset, original)
+    names = {member.name: bare_name(member.definition) for member in dataset.definition.members}
     rows: list[dict[str, str]] = []
     unmatched: list[Unmatched] = []
     for file in files:
@@ -75,7 +76,7 @@ def propose(folder: Path, dataset: Dataset, *, original: Path | None = None, suf
                 "original_path": _below(found.image, dataset.root),
                 "name": found.image.stem,
                 "domain": found.condition,
-                "dataset": found.pool or bare_name(dataset.definition),
+                "dataset": names.get(found.pool) or bare_name(dataset.definition),
                 "target_domain": relative.parts[0],
             }
         )
@@ -123,11 +124,14 @@ class _ByName:
     def find(self, stem: str) -> Sample | str:
         """The sample, or why there is none."""
         called = self.train.get(PurePosixPath(stem).name, [])
+        in_val = self.val.get(PurePosixPath(stem).name, [])
         if self.base is not None:
             ending = str(self.base / stem)
             found = [sample for path, sample in called if path == ending]
         else:
             found = [sample for path, sample in called if path.endswith(f"/{stem}")]
+            if not found and any(path.endswith(f"/{stem}") for path, _ in in_val):
+                return "was made from a validation image, on which nothing may be trained."
             found = found or [sample for _, sample in called]
         found = list({sample.id: sample for sample in found}.values())
         if len(found) == 1:
@@ -135,7 +139,7 @@ class _ByName:
         if found:
             one, other = found[0].image, found[1].image
             return f"could be made from {one} or {other}; --original DIR says which."
-        if self.val.get(PurePosixPath(stem).name) and not called:
+        if in_val and not called:
             return "was made from a validation image, on which nothing may be trained."
         where = self.name if self.base is None else str(self.base)
         return f"no training image of {where} is called {stem}."

@@ -18,7 +18,7 @@ from typing import Any
 from prove.catalog.datasets import CONDITIONS
 from prove.data.cache import recall, remember, stat_key
 from prove.data.definition import SYNTHSTREET_VERSION, SynthStreetSize
-from prove.data.generated import COLUMNS, MANIFEST
+from prove.data.generated import COLUMNS, MANIFEST, drawn_name
 from prove.data.synth.png import png_bytes
 from prove.data.synthstreet import cached_folder, draw_image, locked, whole_folder
 
@@ -72,7 +72,7 @@ def _draw_all(folder: Path, size: SynthStreetSize) -> None:
                     "original_path": f"train/images/{CLEAR}/{_file(index)}",
                     "name": Path(_file(index)).stem,
                     "domain": CLEAR,
-                    "dataset": "SynthStreet",
+                    "dataset": drawn_name(size),
                     "target_domain": seen,
                 }
             )
@@ -83,8 +83,8 @@ def _file(index: int) -> str:
     return f"train_{index:05d}.png"
 
 
-def _wanted(size: SynthStreetSize) -> dict[str, int]:
-    return {"version": VERSION, "synthstreet": SYNTHSTREET_VERSION, **vars(size)}
+def _wanted(size: SynthStreetSize) -> dict[str, int | str]:
+    return {"version": VERSION, "synthstreet": SYNTHSTREET_VERSION, "dataset": drawn_name(size), **vars(size)}
 
 
 def _is_whole(folder: Path, size: SynthStreetSize) -> bool:

@@ -109,7 +109,7 @@ class TrainSettings:
             object.__setattr__(self, "domain_filter", names)
         if self.real_gen_ratio is not None:
             _require(0 <= self.real_gen_ratio <= 1, "real_gen_ratio", self.real_gen_ratio, "a number in [0, 1]")
-            object.__setattr__(self, "real_gen_ratio", float(self.real_gen_ratio))
+            object.__setattr__(self, "real_gen_ratio", float(self.real_gen_ratio) + 0.0)  # -0.0 is 0
 
     def canonical(self) -> dict[str, Any]:
         """Plain JSON types. Settings that came later are left out while they are unset: no older key changes."""

@@ -234,6 +234,26 @@ def test_a_mistake_is_named_and_nothing_is_written(home: Path, text: str, says: 
         assert sorted(home.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("axis", "says"),
+    [
+        ("domain_filter: [all, clear_dy]", "Did you mean 'clear_day'?"),
+        ("strategy: [baseline, gen_synthwether]", "Did you mean gen_synthweather"),
+    ],
+)
+def test_a_recipe_that_can_t_be_had_records_no_run(home: Path, axis: str, says: str) -> None:
+    """Neither in a new folder nor beside others, where runs that never can be trained would stay in every report."""
+    file = write(home, f"matrix: {{{axis}, seed: [0]}}\n{HEAD}", "wrong.yaml")
+    for before in ({}, {"planned"}):
+        result = prove("sweep", file)
+        assert result.exit_code == 2, result.output
+        assert says in result.stderr
+        assert (home / "results" / "prove.db").exists() is bool(before)
+        if before:
+            assert len(states(home)) == 4
+        answer("sweep", write(home), "--register-only")
+
+
 @pytest.mark.parametrize("flag", [("--seed", "0"), ("--no-amp",), ("--pretrained",), ("--name", "x"), ("--lr", "0.1")])
 def test_a_file_and_axes_contradict_each_other(home: Path, flag: tuple[str, ...]) -> None:
     result = prove("sweep", write(home), *flag)

@@ -28,7 +28,7 @@ def camvid(root: Path, train: int = 3, val: int = 2, image_suffix: str = ".png")
     names = ["0001TP_006690", "0006R0_f00930", "0016E5_00390", "0016E5_00420", "0016E5_00450"]
     for split, count in (("train", train), ("val", val)):
         for k in range(count):
-            write_image(root / split / f"{names[k]}{image_suffix}", seed=k)
+            write_image(root / split / f"{names[k]}{image_suffix}", seed=k if split == "train" else 100 + k)
             label = np.resize(np.arange(12, dtype=np.uint8), (6, 8))
             write_label(root / f"{split}annot" / f"{names[k]}.png", label)
     return root

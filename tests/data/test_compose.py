@@ -12,6 +12,7 @@ import pytest
 from data_samples import camvid, write_image, write_label
 
 from prove.data.compose import compose, counts_in_words
+from prove.data.definition import Member
 from prove.data.generated import COLUMNS, POOL
 from prove.data.manifest import Manifest, Sample, fingerprint
 from prove.data.noise import noise_pixels
@@ -42,6 +43,18 @@ def root(tmp_path: Path, dataset: Dataset) -> Path:
     return folder.parent
 
 
+def joined(dataset: Dataset, weights: dict[str, int], each: int, draws: tuple[tuple[str, int], ...]) -> Dataset:
+    """A joint dataset of so many images in each member, two of five by day, the others at night."""
+    samples = tuple(
+        Sample(f"{pool}/{k:02}", Path("x"), Path("y"), "day" if k % 5 < 2 else "night", pool=pool)
+        for pool in weights
+        for k in range(each)
+    )
+    members = tuple(Member(name, dataset.definition, weight) for name, weight in weights.items())
+    definition = replace(dataset.definition, members=members)
+    return replace(dataset, definition=definition, train=replace(dataset.train, samples=samples), draws=draws)
+
+
 def pools(dataset: Dataset) -> dict[str, int]:
     return {pool: sum(sample.pool == pool for sample in dataset.train) for pool, _ in dataset.draws}
 
@@ -61,12 +74,14 @@ class TestFilter:
 
     def test_shares_of_joined_datasets_stay(self, dataset: Dataset) -> None:
         """Weights 3:1 over a hundred images; the filter leaves 40 of them."""
-        samples = tuple(
-            Sample(f"{pool}/{k:02}", Path("x"), Path("y"), "day" if k % 5 < 2 else "night", pool=pool)
-            for pool in "ab" for k in range(50)
-        )  # fmt: skip
-        joint = replace(dataset, train=replace(dataset.train, samples=samples), draws=(("a", 75), ("b", 25)))
+        joint = joined(dataset, {"a": 3, "b": 1}, 50, draws=(("a", 75), ("b", 25)))
         assert compose(joint, Recipe(domain_filter=("day",))).draws == (("a", 30), ("b", 10))
+
+    def test_shares_are_rounded_once(self, dataset: Dataset) -> None:
+        """11:9 of ten images is 5.5 and 4.5, so 6 and 4; of six it is 3.3 and 2.7, but 6:4 of six would be 4 and 2."""
+        ten = joined(dataset, {"a": 11, "b": 9}, 5, draws=(("a", 6), ("b", 4)))
+        assert compose(ten, Recipe(domain_filter=("night",))).draws == (("a", 3), ("b", 3))
+        assert dict(compose(ten, Recipe("gen_random_noise", None, 0.6)).draws) == {"a": 3, "b": 3, POOL: 4}
 
 
 class TestShare:
@@ -131,8 +146,7 @@ class TestShare:
         assert pools(found) == {"": 3, POOL: 3}
 
     def test_weights_divide_the_real_part(self, dataset: Dataset) -> None:
-        samples = tuple(Sample(f"{p}/{k:02}", Path("x"), Path("y"), "day", pool=p) for p in "ab" for k in range(50))
-        joint = replace(dataset, train=replace(dataset.train, samples=samples), draws=(("a", 75), ("b", 25)))
+        joint = joined(dataset, {"a": 3, "b": 1}, 50, draws=(("a", 75), ("b", 25)))
         assert dict(compose(joint, Recipe("gen_random_noise", None, 0.4)).draws) == {"a": 30, "b": 10, POOL: 60}
 
     def test_missing_share(self, dataset: Dataset, root: Path) -> None:
@@ -159,9 +173,19 @@ class TestWhere:
         with pytest.raises(ProveError, match=r"(?s)Where are the images of gen_cycleGAN\?.*PROVE_GEN_ROOT"):
             compose(dataset, Recipe("gen_cycleGAN", None, 0.5))
 
+    def test_a_misspelt_name_of_what_is_built_in(self, dataset: Dataset) -> None:
+        with pytest.raises(
+            ProveError, match=r"(?s)Where are the images.*Did you mean gen_synthweather, which is built in"
+        ):
+            compose(dataset, Recipe("gen_synthwether", None, 0.5))
+
     def test_a_misspelt_name(self, dataset: Dataset, root: Path) -> None:
         with pytest.raises(ProveError, match=r"(?s)no generated images 'cyclegan'.*Did you mean gen_cycleGAN\?"):
             compose(dataset, Recipe("gen_cyclegan", None, 0.5), generated_root=root)
+
+    def test_a_name_that_is_too_long_for_a_folder(self, dataset: Dataset, root: Path) -> None:
+        with pytest.raises(ProveError, match="no generated images 'xxx"):
+            compose(dataset, Recipe(f"gen_{300 * 'x'}", None, 0.5), generated_root=root)
 
     def test_a_folder_without_a_manifest(self, dataset: Dataset, root: Path) -> None:
         with pytest.raises(ProveError, match=r"(?s)raw has no manifest\.csv.*prove data manifest"):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 from data_samples import camvid, write_image
 
+from prove.catalog.label_spaces import CAMVID11
+from prove.cli.manifest import make_manifest
 from prove.data.check import check
+from prove.data.compose import compose
 from prove.data.generated import COLUMNS, GeneratedSet, read_generated, same_proportions
+from prove.data.generated_files import propose, write_manifest
 from prove.data.source import Dataset, open_dataset, resolve_dataset
 from prove.errors import ProveError
+from prove.spec.recipe import Recipe
 
 FIRST, SECOND = "0001TP_006690", "0006R0_f00930"
 
@@ -146,6 +153,75 @@ def test_a_real_image_is_no_generated_one(folder: Path, dataset: Dataset) -> Non
     write(folder, rows)
     with pytest.raises(ProveError, match=r"line 2, gen_path: .* is an image of the dataset"):
         read(folder, dataset)
+
+
+def test_a_link_to_a_real_image_is_no_generated_one(folder: Path, dataset: Dataset) -> None:
+    image = folder / "night" / f"{FIRST}.png"
+    image.unlink()
+    image.symlink_to(dataset.val.samples[0].image)
+    with pytest.raises(ProveError, match=rf"line 2, gen_path: .*night/{FIRST}\.png is an image of the dataset"):
+        read(folder, dataset)
+
+
+def test_a_copy_of_a_validation_image_is_found_before_training(
+    folder: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    composed = compose(dataset, Recipe("gen_cycleGAN", None, 0.5), generated_root=folder.parent)
+    assert check(composed).errors == ()
+    copied = dataset.val.samples[1].image
+    shutil.copy(copied, folder / "night" / f"{FIRST}.png")
+    found = check(composed).errors
+    assert [(finding.kind, finding.where) for finding in found] == [("shared_image", str(copied))]
+    assert "is in val, and a copy of it in train" in found[0].message
+    with pytest.raises(typer.Exit):
+        make_manifest(folder, "CamVid", dataset.root, None, "", check=True, force=False, json_output=False)
+    assert f"error: shared_image: Image {copied} is in val" in capsys.readouterr().out
+    noise = compose(dataset, Recipe("gen_random_noise", None, 0.5))
+    assert check(noise).errors == ()
+
+
+def test_images_of_other_streets_are_no_originals(tmp_path: Path) -> None:
+    """Every seed of SynthStreet draws other scenes under the same names; other counts, from seven on, the same ones."""
+    street, same, *others = (
+        open_dataset(resolve_dataset(f"SynthStreet(height=64, width={width}, train={train}, val=1, seed={seed})"))
+        for width, train, seed in ((64, 7, 0), (64, 9, 0), (64, 7, 1), (96, 7, 0), (64, 6, 0))
+    )
+    folder = tmp_path / "gen" / "cut"
+    names = [sample.image.name for sample in street.train]
+    for number, name in enumerate(names):
+        write_image(folder / "fog" / name, 64, 64, seed=number)
+    write_manifest(folder, propose(folder, street).rows)
+    first = [read_generated(folder, "cut", each) for each in (street, same)]
+    assert [sample.label.read_bytes() for sample in first[0].samples] == [
+        sample.label.read_bytes() for sample in first[1].samples
+    ]
+    for each in others:
+        with pytest.raises(
+            ProveError, match=r"holds no image of SynthStreet\(.*only of SynthStreet\(height=64, width=64"
+        ):
+            read_generated(folder, "cut", each)
+
+
+def test_an_original_belongs_to_the_member_that_its_line_names(tmp_path: Path) -> None:
+    """One member's folder lies in the other's, and both have an image at the path that is given."""
+    roots = [camvid(tmp_path), camvid(tmp_path / "inner")]
+    for split in ("train", "val"):
+        for number, path in enumerate(sorted((roots[1] / split).iterdir())):
+            write_image(path, seed=200 + number)
+    (tmp_path / "own.yaml").write_text(
+        f"name: Own\nroot: .\nclasses: [{', '.join(CAMVID11.classes)}]\nencoding: camvid\n"
+        "train: {images: train, labels: trainannot}\nval: {images: val, labels: valannot}\n"
+    )
+    joint = open_dataset(resolve_dataset(f"multi_CamVid+{tmp_path / 'own.yaml'}"), root=f"CamVid={roots[1]}")
+    folder = tmp_path / "gen" / "cut"
+    write_image(folder / "a.png", seed=300)
+    for dataset, root in (("CamVid", roots[1]), ("Own", roots[0])):
+        write(folder, [row("a.png", f"train/{FIRST}.png", dataset=dataset)])
+        found = read_generated(folder, "cut", joint)
+        assert [sample.label for sample in found.samples] == [root / "trainannot" / f"{FIRST}.png"]
+    write(folder, [row("a.png", str(roots[0] / f"train/{FIRST}.png"), dataset="CamVid")])
+    (fault,) = read_generated(folder, "cut", joint).faults
+    assert (fault.kind, "is no training image of CamVid" in fault.message) == ("unknown_original", True)
 
 
 def test_all_faults_are_counted_and_the_first_of_each_kind_named(folder: Path, dataset: Dataset) -> None:

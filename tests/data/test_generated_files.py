@@ -115,6 +115,19 @@ def test_an_image_made_from_validation_is_refused(folder: Path, by_folder: tuple
     assert "1 of 1 images have no clear original; nothing is written" in text
 
 
+def test_a_name_of_validation_is_not_taken_for_another_folder_s(folder: Path, by_folder: tuple[Path, Path]) -> None:
+    """day/4 is a validation image; that dusk/4 is a training image makes it no original."""
+    root, definition = by_folder
+    for split, condition in (("val", "day"), ("train", "dusk")):
+        for kind in ("images", "labels"):
+            write_image(root / split / kind / condition / "4.png", seed=len(split))
+    write_image(folder / "night" / "day" / "4.png", seed=9)
+    code, text = manifest(folder, root, dataset=str(definition))
+    assert code == 2
+    assert "was made from a validation image" in text
+    assert not (folder / "manifest.csv").exists()
+
+
 def test_a_manifest_is_not_written_over(folder: Path, root: Path) -> None:
     write_image(folder / "night" / f"{FIRST}.png")
     manifest(folder, root)

@@ -223,6 +223,17 @@ def test_an_image_of_both_members_in_train_and_val_is_an_error(tmp_path: Path) -
     assert {finding.kind for finding in check(dataset).errors} == {"shared_image"}
 
 
+def test_a_copy_in_the_other_member_s_validation_is_an_error(roots: str, tmp_path: Path) -> None:
+    dataset = open_dataset(resolve_dataset(BOTH), root=roots)
+    assert check(dataset).errors == ()
+    copy = tmp_path / "v" / "validation" / "images" / "v0.jpg"
+    shutil.copy(tmp_path / "c" / "train" / "0001TP_006690.png", copy)
+    write_label(
+        tmp_path / "v" / "validation" / "v1.2" / "labels" / "v0.png", np.arange(48, dtype=np.uint8).reshape(6, 8)
+    )
+    assert [(finding.kind, finding.where) for finding in check(dataset).errors] == [("shared_image", str(copy))]
+
+
 def test_conditions_are_filtered_by_their_full_name(roots: str) -> None:
     dataset = open_dataset(resolve_dataset("multi_1*CamVid+1*MapillaryVistas"), root=roots)
     found = compose(dataset, Recipe(domain_filter=("CamVid/day", "MapillaryVistas")))

@@ -17,9 +17,12 @@ from training_runs import Runs, events
 
 from prove.cli.evaluate import about, find_target, finished_run, folder_name, kept
 from prove.cli.execute import set_aside
+from prove.data.compose import compose
 from prove.data.definition import resolve_dataset
+from prove.data.manifest import fingerprint
+from prove.data.source import open_dataset
 from prove.errors import ProveError
-from prove.rundir import RunDir, read_json
+from prove.rundir import RunDir, read_json, write_json
 from prove.spec import Job
 from prove.store import Store
 from tests.journal import make_run, started
@@ -177,6 +180,39 @@ def test_images_that_were_trained_on_are_said(finished: RunDir, tmp_path: Path) 
     said = asked(finished, str(tmp_path / "own.yaml"))["about"]
     assert said["shared"] == {"images": 2, "first": "0"}
     assert said["maps"] == []
+
+
+@pytest.mark.parametrize("recipe", ["filter", "noise", "changed"])
+def test_only_images_that_were_trained_on_are_said(finished: RunDir, tmp_path: Path, recipe: str) -> None:
+    """Of a run that was narrowed to a condition, or given noise for images; and of one whose images have changed."""
+    dataset = open_dataset(resolve_dataset(SYNTH))
+    mine = dataset.train.samples[1].condition
+    strategy, changed = {
+        "filter": ("baseline", {"domain_filter": [mine]}),
+        "noise": ("gen_random_noise", {"real_gen_ratio": 0.0}),
+        "changed": ("baseline", {"domain_filter": [mine]}),
+    }[recipe]
+    job, env = read_json(finished.job), read_json(finished.env)
+    job |= {"strategy": strategy, "train": {**job["train"], **changed}}
+    write_json(finished.job, job)
+    if recipe != "changed":
+        trained = fingerprint(compose(dataset, Job.from_dict(job).recipe).train)
+        write_json(finished.env, {**env, "data_fingerprint": {**env["data_fingerprint"], "train": trained}})
+    root = dataset.root
+    (tmp_path / "own.yaml").write_text(
+        f"name: Own\nroot: {root}\nclasses: [{', '.join(CLASSES)}]\n"
+        "train: {images: val/images, labels: val/labels}\nval: {images: train/images, labels: train/labels}\n"
+    )
+    shared = asked(finished, str(tmp_path / "own.yaml"))["about"]["shared"]
+    expected = {
+        "filter": {"images": 1, "first": dataset.train.samples[1].id},
+        "noise": {"images": 0},
+        "changed": {
+            "images": None,
+            "reason": f"The training images in {root} are no longer those that it was trained on.",
+        },
+    }
+    assert shared == expected[recipe]
 
 
 def test_what_can_t_be_evaluated_is_refused_by_name(finished: RunDir, camvid: Path, tmp_path: Path) -> None:
