@@ -142,13 +142,14 @@ def _narrowed(dataset: Dataset, conditions: tuple[str, ...]) -> Dataset:
                 hint=(f"Did you mean {close[0]!r}? " if close else "") + f"There are {', '.join(manifest.conditions)}.",
             )
     samples = tuple(sample for sample in manifest.samples if sample.condition in conditions)
-    draws = dataset.draws
-    if draws:
-        left = {sample.pool for sample in samples}
-        gone = [pool for pool, count in draws if count and pool not in left]
-        if gone:
-            raise ProveError(f"No training image of {gone[0]} has the condition {' or '.join(conditions)}.")
-        draws = shares(_weights(dataset), len(samples))
+    left = {sample.pool for sample in samples}
+    gone = [member.name for member in dataset.definition.members if member.name not in left]
+    if gone:  # what is said to be trained on several datasets is
+        raise ProveError(
+            f"No training image of {gone[0]} has the condition {' or '.join(conditions)}.",
+            hint=f"Name one of its conditions too, or train without {gone[0]}.",
+        )
+    draws = shares(_weights(dataset), len(samples)) if dataset.draws else ()
     narrowed = replace(manifest, samples=samples, labels_without_image=(), unused_images=())
     return replace(dataset, train=narrowed, draws=draws)
 

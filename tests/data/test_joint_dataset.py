@@ -308,3 +308,13 @@ def test_the_study_s_entry_point_takes_several(
     monkeypatch.setattr(unified_training, "carry_out", lambda request, results: seen.append(request.dataset) or 0)
     assert unified_training.main() == 0
     assert seen == [expected]
+
+
+@pytest.mark.parametrize("text", [BOTH, "multi_2*CamVid+MapillaryVistas"])
+def test_a_filter_leaves_something_of_every_member(roots: str, text: str) -> None:
+    """What is called training on both must be."""
+    dataset = open_dataset(resolve_dataset(text), root=roots)
+    with pytest.raises(ProveError, match="No training image of MapillaryVistas has the condition CamVid/day"):
+        compose(dataset, Recipe(domain_filter=("CamVid/day",)))
+    kept = compose(dataset, Recipe(domain_filter=("CamVid/day", "MapillaryVistas"))).train
+    assert {sample.pool for sample in kept} == {"CamVid", "MapillaryVistas"}
