@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ PACKAGES = (
     "onedl-mmcv",
     "onedl-mmsegmentation",
     "onedl-mmdetection",
+    "timm",
     "numpy",
     "scipy",
     "opencv-python-headless",
@@ -72,8 +74,7 @@ def collect(extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     source = Path(__file__).parent
     return {
         "prove": _version("prove-seg"),
-        "code_sha256": code_sha256(source),
-        "training_sha256": training_sha256(source),
+        **code_in_use(source),
         "prove_git": git_state(source),
         "git": git_state(Path.cwd()),
         "python": platform.python_version(),
@@ -142,6 +143,26 @@ def training_sha256(package: Path) -> str:
     """
     found = (path for folder in DECIDING for path in (package / folder).rglob("*") if path.suffix in (".py", ".csv"))
     return _hash_of(package, (path for path in found if path.relative_to(package).as_posix() not in UNDECIDING))
+
+
+@cache
+def code_when_loaded(package: Path) -> Mapping[str, str]:
+    """`code_sha256` and `training_sha256` when this process first asked; a fork of it has them from its parent."""
+    return {"code_sha256": code_sha256(package), "training_sha256": training_sha256(package)}
+
+
+def code_in_use(package: Path) -> dict[str, str]:
+    """The same, of a process that loaded its modules when it first asked.
+
+    Where files have changed since, it runs the old ones, and the new ones of what it imports later: then it is a hash
+    of both, which no other run has.
+    """
+    now = {"code_sha256": code_sha256(package), "training_sha256": training_sha256(package)}
+    loaded = code_when_loaded(package)
+    return {
+        name: value if value == loaded[name] else hashlib.sha256(f"{loaded[name]} {value}".encode()).hexdigest()
+        for name, value in now.items()
+    }
 
 
 def _hash_of(root: Path, paths: Iterable[Path]) -> str:

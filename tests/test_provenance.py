@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 import prove
-from prove.provenance import DECIDING, UNDECIDING, code_sha256, collect, comparability, git_state, training_sha256
+from prove.provenance import (
+    DECIDING,
+    UNDECIDING,
+    code_in_use,
+    code_sha256,
+    collect,
+    comparability,
+    git_state,
+    training_sha256,
+)
 
 IDENTITY = {
     "GIT_AUTHOR_NAME": "a",
@@ -61,6 +70,22 @@ def test_the_hash_follows_code_and_names_alone(tmp_path: Path) -> None:
     assert write("three", {"a.py": "x = 2\n", "b/c.py": "y = 2\n"}) != first
     assert write("four", {"a.py": "x = 1\n", "b/d.py": "y = 2\n"}) != first
     assert write("five", {"a.py": "x = 1\ny = 2\n", "b/c.py": ""}) != first
+
+
+def test_a_process_whose_code_changes_under_it_says_neither(tmp_path: Path) -> None:
+    """It still runs the code that it has loaded, not what the files hold by now."""
+    (tmp_path / "losses").mkdir()
+    source = tmp_path / "losses" / "focal.py"
+    source.write_text("gamma = 2\n")
+    before = code_in_use(tmp_path)
+    assert before == {"code_sha256": code_sha256(tmp_path), "training_sha256": training_sha256(tmp_path)}
+    source.write_text("gamma = 3\n")
+    after = code_in_use(tmp_path)
+    assert all(after[name] not in (before[name], now) for name, now in (
+        ("code_sha256", code_sha256(tmp_path)), ("training_sha256", training_sha256(tmp_path)),
+    ))  # fmt: skip
+    source.write_text("gamma = 2\n")
+    assert code_in_use(tmp_path) == before
 
 
 def changes(package: Path, name: str) -> bool:

@@ -10,7 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import prove
 from prove.errors import ProveError
+from prove.provenance import code_when_loaded
 from prove.rundir import RunDir, read_json
 from prove.spec.event import FailureKind
 from prove.training.recorder import Recorder
@@ -30,6 +32,7 @@ def main(arguments: list[str]) -> int:
         launch = read_json(run.launch)
         with run.lock():
             _prepare(launch)
+            code_when_loaded(Path(prove.__file__).parent)
             with Recorder(run) as recorder:
                 _log_to(run)
                 signal.signal(signal.SIGTERM, _interrupt)
