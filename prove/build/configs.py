@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prove.build.supported import check_head, is_mask_classification, type_name
+from prove.build.supported import check_head, check_one_kind, is_mask_classification, type_name
 from prove.catalog.models import ModelEntry
 from prove.errors import ProveError
 
@@ -81,6 +81,7 @@ def entry_of_file(path: Path, config: Config) -> ModelEntry:
     heads = head_configs(config.model)
     for where, head in heads:
         check_head(where, head)
+    check_one_kind(heads)
     for node in walk(config.model):
         if node.get("pretrained") is True:
             raise ProveError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prove.errors import ProveError
@@ -56,4 +56,26 @@ def check_head(path: str, head: Mapping[str, Any]) -> None:
     if is_mask_classification(head) and name != "Mask2FormerHead":
         raise ProveError(
             f"The config's {path} is a {name}: of the mask-classification heads PROVE knows Mask2FormerHead only."
+        )
+
+
+def check_one_kind(heads: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Refuse per-pixel heads beside a head with a set criterion: no objective has a meaning in both.
+
+    Args:
+        heads: every head of a model as ``(module path, config)``.
+
+    Raises:
+        ProveError: both kinds are there.
+    """
+    masks = [path for path, head in heads if is_mask_classification(head)]
+    others = [(path, type_name(head)) for path, head in heads if not is_mask_classification(head)]
+    if masks and others:
+        path, name = others[0]
+        raise ProveError(
+            f"The config's {masks[0]} has a set criterion and its {path}, a {name}, is per-pixel: "
+            "an objective can't be put on both.",
+            hint=f"Take {path.partition('.')[0]} out; m2f + a per-pixel term trains the semantic map directly."
+            if masks[0].startswith("decode_head")
+            else "Use a model whose heads are all of one kind.",
         )

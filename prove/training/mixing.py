@@ -1,7 +1,8 @@
 """CutMix and MixUp: what is done to the images of a batch before a model sees them.
 
 Image i is mixed with image i - 1, the first with the last. The order of a batch is random as it is, so this is as good
-as a random permutation, and no image is mixed with itself. What is drawn depends on the seed and the iteration alone.
+as a random permutation, and no image is mixed with itself (where a batch spans two epochs, it may be with another crop
+of itself). What is drawn depends on the seed and the iteration alone.
 """
 
 from __future__ import annotations

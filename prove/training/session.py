@@ -140,11 +140,14 @@ class Session:
             planted=planted,
             on_losses=keys.update,
         )
+        mix = runner.train_loop.mix
+        if mix is not None:
+            batch, _ = proof_batch(runner.train_dataloader.dataset, self.job.train.batch_size, most=3)
         evidence = prove_mix(
             evidence,
             runner.model,
             batch,
-            runner.train_loop.mix,
+            mix,
             resolve_strategy(self.job.strategy).part("mix"),
             self.heads,
             class_weight=self.class_weight,
@@ -346,16 +349,20 @@ def _percent(value: Any) -> float | None:
     return number if np.isfinite(number) else None
 
 
-def proof_batch(dataset: Any, batch_size: int, candidates: int = 16) -> tuple[Any, bool]:
+def proof_batch(dataset: Any, batch_size: int, candidates: int = 16, most: int = 2) -> tuple[Any, bool]:
     """A real training batch for the wiring proof, with ignored pixels and valid ones.
 
-    Two images are enough for every check (one when the batch size is one); they are drawn outside the training
-    stream, so that training sees what it would have seen.
+    Two images are enough for every check (one when the batch size is one), except on a mix: of two, the one before is
+    the one after. They are drawn outside the training stream, so that training sees what it would have seen.
+
+    Args:
+        candidates: images to choose from.
+        most: images in the batch, where the batch size allows.
 
     Returns:
         The collated batch, and whether its ignored pixels had to be planted.
     """
-    count = min(batch_size, 2)
+    count = min(batch_size, most)
     drawn = [dataset[(i % len(dataset), -1 - i)] for i in range(max(count, min(candidates, len(dataset))))]
 
     def ignored(item: Any) -> float:

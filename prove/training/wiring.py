@@ -129,6 +129,7 @@ def _examine(
     problems = unexpected_keys(step, views)
     for view in views:
         problems += _labels_changed(view, given)
+    problems += _moves_neck(model, step)
     terms: dict[tuple[str, str], TermEvidence] = {}
     formula, total = 0.0, float(step.total.detach())
     for view in views:
@@ -259,6 +260,20 @@ def _moves_parameters(model: Any, step: Step, view: HeadView) -> list[str]:
         if not any(gradient is not None and gradient.count_nonzero() for gradient in gradients):
             problems.append(f"{view.plan.path}: its losses do not move {what}")
     return problems
+
+
+def _moves_neck(model: Any, step: Step) -> list[str]:
+    """What stands between the backbone and the heads must be trained, whether or not the backbone is.
+
+    By all heads together: one of them may read a level that has no parameters of its own.
+    """
+    neck = getattr(model, "neck", None)
+    trainable = [parameter for parameter in neck.parameters() if parameter.requires_grad] if neck is not None else []
+    if not trainable or not step.total.requires_grad:
+        return []
+    gradients = torch.autograd.grad(step.total, trainable, retain_graph=True, allow_unused=True)
+    moved = any(gradient is not None and gradient.count_nonzero() for gradient in gradients)
+    return [] if moved else ["no loss moves the neck"]
 
 
 def flat(tensors: Sequence[Tensor | None]) -> Tensor:

@@ -227,7 +227,7 @@ def knob_problems(head: Any, where: str, settings: CriterionSettings, weight: fl
     problems = comparison_problems(f"{where} (on a made-up batch)", beside(head.criterion, settings, weight, outputs))
     if problems:
         return problems
-    few = settings.changed({"num_points": min(settings.num_points, FEW_POINTS)})
+    few = settings.changed({"num_points": FEW_POINTS})
     before = _values(head, few, outputs)
     for name, factor, follows in _knobs(settings, len(outputs.cls_scores)):
         changed = few.changed({name: factor * getattr(few, name)})

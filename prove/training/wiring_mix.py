@@ -6,9 +6,10 @@ training loop's own mix, and held against what CutMix and MixUp are, written out
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,14 +23,13 @@ from prove.training.guard import WiringError
 from prove.training.mixing import SECOND_LABELS, Mix
 from prove.training.objective import labels_of, set_progress
 from prove.training.seeding import generator
-from prove.training.wiring import Step, finite, flat, moments_of, take_step, undisturbed, unexpected_keys, view_of
+from prove.training.wiring import Step, finite, moments_of, take_step, undisturbed, unexpected_keys, view_of
 from prove.training.wiring_checks import (
     IGNORE,
     TOLERANCE,
     HeadView,
     evaluated,
     expected_of,
-    flat_gradient,
     relabelled,
     value_problems,
 )
@@ -171,9 +171,9 @@ def _examine(
     formula, total = 0.0, float(step.total.detach())
     for view in views:
         problems += _label_problems(view, maps, where)
-        pieces, values = _pieces(view, maps, progress, class_weight)
-        formula += sum(values.values())
-        for key, value in values.items():
+        pieces = _pieces(view, maps, progress, class_weight)
+        formula += sum(pieces.values.values())
+        for key, value in pieces.values.items():
             if key in step.losses:  # else it is reported as missing
                 problems += value_problems(f"{view.plan.path}, {key} ({where})", step.losses[key], value)
         problems += _gradient_problems(view, step, maps, pieces, where)
@@ -198,15 +198,27 @@ def _label_problems(view: HeadView, maps: Maps, where: str) -> list[str]:
     return [] if same else [f"{view.plan.path}: {where}, the labels it is given are not the mixed ones"]
 
 
-def _pieces(
-    view: Any, maps: Maps, progress: float, class_weight: tuple[float, ...] | None
-) -> tuple[Sequence[Mapping[str, Tensor]], dict[str, float]]:
-    """Of each label map the head's losses with their gradients on its outputs, flat, by key; and the value that each
-    key must have on the mixed batch: from the references for per-pixel heads."""
+@dataclass(frozen=True)
+class _Pieces:
+    """A head's losses on each label map of a mixed batch, on leaves in place of its outputs.
+
+    Attributes:
+        leaves: one per output of the head.
+        losses: of each map, by key, with their graphs: gradients of all together would be large.
+        values: what each key must be on the mixed batch; from the references for per-pixel heads.
+    """
+
+    leaves: Sequence[Tensor]
+    losses: Sequence[Mapping[str, Tensor]]
+    values: Mapping[str, float]
+
+
+def _pieces(view: Any, maps: Maps, progress: float, class_weight: tuple[float, ...] | None) -> _Pieces:
     plan, outputs = view.plan, view.outputs()
     leaves = [output.detach().clone().requires_grad_() for output in outputs]
+    losses: list[Mapping[str, Tensor]] = []
     if plan.kind == "per_pixel":
-        gradients, values = [], {plan.key(label): 0.0 for label, _ in plan.terms}
+        values = {plan.key(label): 0.0 for label, _ in plan.terms}
         full = nn.functional.interpolate(
             leaves[0].detach().float(),
             size=maps[0][1].shape[-2:],
@@ -217,50 +229,67 @@ def _pieces(
             labels = labels.to(full.device)
             samples = relabelled(view.samples, labels)
             found = evaluated(plan, lambda: view.head.loss_by_feat(leaves[0], samples))  # noqa: B023 - called at once
-            gradients.append({f"{plan.prefix}.{name}": flat_gradient(value, leaves) for name, value in found.items()})
+            losses.append({f"{plan.prefix}.{name}": value for name, value in found.items()})
             for label, term in plan.terms:
                 values[plan.key(label)] += weight * expected_of(term, progress, full, labels, class_weight)[1]
-        return gradients, values
+        return _Pieces(leaves, losses, values)
     layers = len(outputs) // 2
     restore_random_state(view.random_state)  # the criterion draws its points, for one map after the other
-    gradients, values = [], {}
+    values = {}
     for weight, labels in maps:
         labels = labels.to(outputs[0].device)
         found = evaluated(plan, lambda: view.head.losses_for(leaves[:layers], leaves[layers:], labels))  # noqa: B023
-        gradients.append({f"{plan.prefix}.{name}": flat_gradient(value, leaves) for name, value in found.items()})
-        for name, value in found.items():
-            key = f"{plan.prefix}.{name}"
+        losses.append({f"{plan.prefix}.{name}": value for name, value in found.items()})
+        for key, value in losses[-1].items():
             values[key] = values.get(key, 0.0) + weight * float(value.detach())
-    return gradients, values
+    return _Pieces(leaves, losses, values)
 
 
-def _gradient_problems(
-    view: HeadView, step: Step, maps: Maps, pieces: Sequence[Mapping[str, Tensor]], where: str
-) -> list[str]:
+def _gradient_problems(view: HeadView, step: Step, maps: Maps, pieces: _Pieces, where: str) -> list[str]:
     """The gradient of every loss on a head's outputs must be that of both label maps, in their shares."""
     outputs = view.outputs()
     problems = []
-    together: Tensor | None = None
+    together: Gradient = [None] * len(outputs)
     for key in sorted(view.expected_keys() & set(step.tensors)):
-        parts = [weight * piece[key] for (weight, _), piece in zip(maps, pieces, strict=True) if key in piece]
+        parts = [
+            _scaled(weight, _gradient(losses[key], pieces.leaves))
+            for (weight, _), losses in zip(maps, pieces.losses, strict=True)
+            if key in losses
+        ]
         if len(parts) < len(maps):
             problems.append(f"{view.plan.path}, {key}: {where}, one of the label maps has no such loss")
             continue
-        expected = torch.stack(parts).sum(dim=0)
-        actual = _gradient(step.tensors[key], outputs)
-        smallest = min((float(part.norm()) for part in parts if part.count_nonzero()), default=0.0)
-        if not (actual - expected).norm() <= max(1e-2 * smallest, 1e-6 * float(expected.norm())):
+        smallest = min((norm for part in parts if (norm := _norm(part)) > 0), default=0.0)
+        expected = functools.reduce(_sum, parts)
+        difference = _norm(_sum(_gradient(step.tensors[key], outputs), _scaled(-1.0, expected)))
+        if not difference <= max(1e-2 * smallest, 1e-6 * _norm(expected)):
             problems.append(f"{view.plan.path}, {key}: {where}, its gradient is not that of the mixed labels")
-        together = expected if together is None else together + expected
-    if together is not None and not problems:
-        actual = _gradient(step.total, outputs)
-        if not (actual - together).norm() <= 1e-3 * together.norm():
+        together = _sum(together, expected)
+    if not problems:
+        difference = _norm(_sum(_gradient(step.total, outputs), _scaled(-1.0, together)))
+        if not difference <= 1e-3 * _norm(together):
             problems.append(f"{view.plan.path}: {where}, what reaches backward is not the sum of its losses' gradients")
     return problems
 
 
-def _gradient(value: Tensor, outputs: Sequence[Tensor]) -> Tensor:
+Gradient = Sequence[Tensor | None]
+"""On each output of a head, float64; None where it has no influence."""
+
+
+def _gradient(value: Tensor, outputs: Sequence[Tensor]) -> Gradient:
     if not value.requires_grad:
-        return flat([torch.zeros_like(output) for output in outputs])
-    gradients = torch.autograd.grad(value, outputs, retain_graph=True, allow_unused=True)
-    return flat([torch.zeros_like(o) if g is None else g for g, o in zip(gradients, outputs, strict=True)])
+        return [None] * len(outputs)
+    found = torch.autograd.grad(value, outputs, retain_graph=True, allow_unused=True)
+    return [None if each is None else each.double() for each in found]
+
+
+def _scaled(factor: float, gradient: Gradient) -> Gradient:
+    return [None if each is None else factor * each for each in gradient]
+
+
+def _sum(one: Gradient, other: Gradient) -> Gradient:
+    return [b if a is None else a if b is None else a + b for a, b in zip(one, other, strict=True)]
+
+
+def _norm(gradient: Gradient) -> float:
+    return math.hypot(*(float(each.norm()) for each in gradient if each is not None))

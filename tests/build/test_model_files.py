@@ -193,6 +193,15 @@ def test_families_with_losses_of_their_own_are_refused(config: str, head: str, p
         planned(shipped(config))
 
 
+def test_a_per_pixel_head_beside_a_set_criterion_is_refused(planned: Any, tmp_path: Path) -> None:
+    """An objective such as ``m2f`` has no meaning there."""
+    base = load(shipped("mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py")).pretty_text
+    path = tmp_path / "both.py"
+    path.write_text(base + "\nmodel['auxiliary_head'] = dict(type='FCNHead', in_channels=1024, channels=8)\n")
+    with pytest.raises(ProveError, match="decode_head has a set criterion and its auxiliary_head, a FCNHead"):
+        planned(path, loss="m2f")
+
+
 def issubclass_of(kind: Any, base: type) -> bool:
     return isinstance(kind, type) and issubclass(kind, base) and kind.__module__.startswith("mmseg.")
 

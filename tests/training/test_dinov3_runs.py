@@ -9,6 +9,7 @@ import pytest
 import torch
 from ade20k import write_ade20k
 from safetensors.torch import load_file, save_file
+from test_wiring import edit_built_model
 from torch import Tensor
 from training_runs import TINY, Runs, events
 
@@ -105,3 +106,19 @@ def test_weights_of_another_size_stop_the_run(runs: Runs, tmp_path: Path, weight
     assert last["kind"] == "failed"
     assert "do not fit this DINOv3: it has no blocks.3." in last["message"]
     assert not events(run, "train")
+
+
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
+def test_a_pyramid_that_is_not_trained_on_a_frozen_backbone_fails_as_wiring(runs: Runs) -> None:
+    """Nothing else would show it: a frozen backbone gets no gradient anyway."""
+
+    def edit(model: Any) -> None:
+        model.backbone.requires_grad_(False)
+        forward = model.neck.forward
+        model.neck.forward = lambda maps: tuple(level.detach() for level in forward(maps))
+
+    run = runs.make(model="dinov3_tiny_mask2former", loss="m2f(num_points=200)", pretrained=False)
+    assert runs.train(run, edit_built_model(edit)) == 1
+    last = events(run)[-1]
+    assert last["failure"] == "wiring"
+    assert "no loss moves the neck" in last["message"]

@@ -31,6 +31,7 @@ SETTINGS = [
     {"deep_weight": 0.5},
     {"no_object": 0.05},
     {"mask_weight": 0.0},
+    {"num_points": 1},
     {"class_weight": 0.1, "dice_weight": 20.0},
 ]
 

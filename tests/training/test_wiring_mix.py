@@ -30,7 +30,7 @@ from mmseg.registry import DATASETS, MODELS  # noqa: E402
 
 from prove.training import fused_heads, mask2former, registered  # noqa: E402, F401 - registers what configs name
 from prove.training.fused_heads import fuse_heads  # noqa: E402
-from prove.training.mixing import CutMix, mix_of, second_labels  # noqa: E402
+from prove.training.mixing import SECOND_LABELS, CutMix, MixUp, mix_of, second_labels  # noqa: E402
 from prove.training.objective import labels_of  # noqa: E402
 from prove.training.session import proof_batch  # noqa: E402
 from prove.training.wiring import prove_wiring  # noqa: E402
@@ -178,6 +178,29 @@ def test_sabotage_of_a_mask_heads_mixed_losses_is_a_problem(
     assert bool(made.prove().problems) == (spoil is not None)
 
 
+@pytest.mark.filterwarnings("ignore:torch.meshgrid")
+def test_the_gradients_of_many_layers_are_not_held_together(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Mask2Former has 30 losses on outputs of 0.3 GB: for each loss and label map at once, gradients fill 16 GB."""
+    from prove.training import wiring_mix
+
+    held = []
+    examine = wiring_mix._pieces
+
+    def counted(*args: Any) -> Any:
+        pieces = examine(*args)
+        held.extend(value.numel() for losses in pieces.losses for value in losses.values())
+        return pieces
+
+    monkeypatch.setattr(wiring_mix, "_pieces", counted)
+    assert not bench("MixUp", "mask2former_tiny", "m2f + 0.3*lovasz").prove().problems
+    assert len(held) > 10
+    assert set(held) == {1}
+    outputs = [torch.zeros(2, requires_grad=True), torch.ones(3, requires_grad=True)]
+    gradient = wiring_mix._gradient(outputs[1].square().sum(), outputs)
+    assert gradient[0] is None
+    assert wiring_mix._norm(gradient) == pytest.approx(2 * 3**0.5)
+
+
 # what is done to the batches: in the place of the mix
 
 
@@ -277,6 +300,24 @@ def test_a_run_whose_labels_are_not_pasted_fails_as_wiring(runs: Runs) -> None:
         CutMix.__call__ = lambda self, batch, rng: labels_not_pasted(lambda *a: honest(self, *a), batch, rng)
 
     assert "CutMix: the labels of a mixed image" in assert_fails_as_wiring(runs, before, strategy="std_cutmix")
+
+
+def labels_of_the_image_after(mix: Any, batch: Any, rng: Any) -> Any:
+    """The pixels that are mixed in are those of the image before; of two images it is the same."""
+    mixed = mix(batch, rng)
+    plain = [sample.gt_sem_seg.data for sample in batch["data_samples"]]
+    for index, sample in enumerate(mixed["data_samples"]):
+        getattr(sample, SECOND_LABELS).data = plain[(index + 1) % len(plain)]
+    return mixed
+
+
+def test_a_run_whose_labels_are_of_another_image_of_the_batch_fails_as_wiring(runs: Runs) -> None:
+    def before() -> None:
+        honest = MixUp.__call__
+        MixUp.__call__ = lambda self, batch, rng: labels_of_the_image_after(lambda *a: honest(self, *a), batch, rng)
+
+    said = assert_fails_as_wiring(runs, before, strategy="std_mixup", batch_size=3)
+    assert "MixUp: the labels of a mixed image" in said
 
 
 def test_a_head_that_mixup_can_not_be_used_with_is_refused_by_name(bench: Any) -> None:

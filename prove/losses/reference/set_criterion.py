@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -19,6 +21,14 @@ from prove.losses.set_criterion.settings import CriterionSettings
 
 Pairs = Sequence[Sequence[tuple[Tensor, Tensor]]]
 """For each layer and image the matched queries and, for each, the index of its class among the image's, ascending."""
+
+
+class Masks(NamedTuple):
+    """The classes of an image, ascending, and their masks with a border of zeros, [T, H + 2, W + 2] bool."""
+
+    classes: list[int]
+    framed: Tensor
+
 
 SLACK = 1e-4
 """How much a given assignment may cost more than the best, as a share of the costs' size: float32 decides near ties."""
@@ -48,7 +58,7 @@ def reference_criterion(
     if not settings.deep_supervision:
         cls_logits, mask_logits = cls_logits[-1:], mask_logits[-1:]
     masks = [_masks(image, ignore_index) for image in labels]
-    count = sum(min(len(found), cls_logits[0].shape[1]) for found in masks)
+    count = sum(min(len(found.classes), cls_logits[0].shape[1]) for found in masks)
     values: dict[str, Tensor] = {}
     for layer, (cls, logits) in enumerate(zip(cls_logits, mask_logits, strict=True)):
         cls, logits = cls.double(), logits.double()
@@ -62,7 +72,7 @@ def reference_criterion(
                 queries, targets = (each.cpu() for each in assignments[layer][image])
                 _check_matching(costs, queries, targets, best, f"layer {layer}, image {image}")
             pairs.append(list(zip(queries.tolist(), targets.tolist(), strict=True)))
-        cls_value = _classification(cls, [list(found) for found in masks], pairs, settings)
+        cls_value = _classification(cls, [found.classes for found in masks], pairs, settings)
         mask_value, dice_value = _mask_parts(logits, masks, pairs, points, layer, settings)
         weight, prefix = (1.0, "") if final else (settings.deep_weight, f"d{layer}.")
         values[f"{prefix}loss_cls"] = weight * settings.class_weight * cls_value
@@ -71,29 +81,24 @@ def reference_criterion(
     return values
 
 
-def matching_cost(
-    cls: Tensor, logits: Tensor, masks: dict[int, Tensor], points: Tensor, settings: CriterionSettings
-) -> Tensor:
+def matching_cost(cls: Tensor, logits: Tensor, masks: Masks, points: Tensor, settings: CriterionSettings) -> Tensor:
     """[Q, T] on the CPU, without a graph, from one image's [Q, C + 1] and [Q, h, w], its masks and points [P, 2]."""
     cls, logits = cls.detach().double(), logits.detach().double()
     probs = torch.softmax(cls, dim=1)
-    sampled = torch.stack([_at(row, points) for row in logits])
+    sampled, truth = _at(_framed(logits), points), _at(masks.framed, points)
     yes, no = torch.nn.functional.logsigmoid(sampled), torch.nn.functional.logsigmoid(-sampled)
     shares = torch.sigmoid(sampled)
-    columns = []
-    for c, mask in masks.items():
-        truth = _at(mask, points)
-        cross_entropy = -(truth * yes + (1 - truth) * no).mean(dim=1)
-        dice = 1 - (2 * (shares * truth).sum(dim=1) + 1) / (shares.sum(dim=1) + truth.sum() + 1)
-        cost = settings.mask_weight * cross_entropy + settings.dice_weight * dice - settings.class_weight * probs[:, c]
-        columns.append(cost.cpu())
-    return torch.stack(columns, dim=1) if columns else torch.zeros(len(cls), 0, dtype=torch.float64)
+    cross_entropy = -(yes @ truth.T + no @ (1 - truth).T) / len(points)
+    dice = 1 - (2 * (shares @ truth.T) + 1) / (shares.sum(dim=1)[:, None] + truth.sum(dim=1) + 1)
+    cost = settings.mask_weight * cross_entropy + settings.dice_weight * dice
+    return (cost - settings.class_weight * probs[:, masks.classes]).cpu()
 
 
-def _masks(labels: Tensor, ignore_index: int) -> dict[int, Tensor]:
-    """Each class of an image, ascending, with its mask [H, W]: 1.0 where it is."""
+def _masks(labels: Tensor, ignore_index: int) -> Masks:
+    """Each class of an image with its mask: true where it is."""
     classes = sorted(set(labels.flatten().tolist()) - {ignore_index})
-    return {c: (labels == c).double() for c in classes}
+    framed = _framed(labels[None] != ignore_index)[:0]
+    return Masks(classes, torch.cat([framed, *(_framed(labels[None] == c) for c in classes)]))
 
 
 def _check_matching(costs: Tensor, queries: Tensor, targets: Tensor, best: float, where: str) -> None:
@@ -125,7 +130,7 @@ def _classification(
 
 
 def _mask_parts(
-    logits: Tensor, masks: list[dict[int, Tensor]], pairs: list[list[tuple[int, int]]], points: Points, layer: int,
+    logits: Tensor, masks: list[Masks], pairs: list[list[tuple[int, int]]], points: Points, layer: int,
     settings: CriterionSettings,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Sums over the matched masks of cross-entropy and dice."""
@@ -133,17 +138,20 @@ def _mask_parts(
     drawn = points.loss[layer]
     index = 0
     for image, matched in enumerate(pairs):
-        for query, target in sorted(matched):
-            row, mask = logits[image, query], list(masks[image].values())[target]
+        # taken out together: the gradient of each taken alone would be as large as all logits
+        rows = _framed(logits[image, [query for query, _ in sorted(matched)]])
+        for row, (_, target) in zip(rows, sorted(matched), strict=True):
+            mask = masks[image].framed[target]
             if settings.points == "full":
-                values, truth = _resized(row, mask.shape).flatten(), mask.flatten()
+                inner = mask[1:-1, 1:-1].double()
+                values, truth = _resized(row[1:-1, 1:-1], inner.shape).flatten(), inner.flatten()
             else:
                 chosen = drawn.random[index].double()
                 if settings.points == "uncertain":
                     candidates = drawn.candidates[index].double()
                     count = math.floor(settings.importance_sample_ratio * settings.num_points)
-                    order = _at(row.detach(), candidates).abs().argsort()
-                    chosen = torch.cat((candidates[order[:count]], chosen))
+                    nearest = _at(row.detach(), candidates).abs().topk(count, largest=False, sorted=False).indices
+                    chosen = torch.cat((candidates[nearest], chosen))
                 values, truth = _at(row, chosen), _at(mask, chosen)
             cross_entropy = cross_entropy + _cross_entropy(values, truth)
             dice = dice + _dice(values, truth)
@@ -152,7 +160,8 @@ def _mask_parts(
 
 
 def _cross_entropy(x: Tensor, truth: Tensor) -> Tensor:
-    return -(truth * torch.nn.functional.logsigmoid(x) + (1 - truth) * torch.nn.functional.logsigmoid(-x)).mean()
+    yes = torch.nn.functional.logsigmoid(x)
+    return -(truth * yes + (1 - truth) * (yes - x)).mean()  # the probability of no is that of yes times exp(-x)
 
 
 def _dice(x: Tensor, truth: Tensor) -> Tensor:
@@ -160,16 +169,24 @@ def _dice(x: Tensor, truth: Tensor) -> Tensor:
     return 1 - (2 * (p * truth).sum() + 1) / (p.sum() + truth.sum() + 1)
 
 
-def _at(image: Tensor, points: Tensor) -> Tensor:
-    """An image [h, w] at points [P, 2]: bilinear between the centres of pixels, 0 outside of it."""
-    height, width = image.shape
-    framed = torch.nn.functional.pad(image, (1, 1, 1, 1))
-    x, y = points[:, 0].to(image.dtype) * width + 0.5, points[:, 1].to(image.dtype) * height + 0.5
+def _framed(images: Tensor) -> Tensor:
+    """Images [..., h, w] with a border of zeros one pixel wide."""
+    return torch.nn.functional.pad(images, (1, 1, 1, 1))
+
+
+def _at(framed: Tensor, points: Tensor) -> Tensor:
+    """Framed images [..., h + 2, w + 2] at points [P, 2]: bilinear between the centres of pixels; [..., P] float64."""
+    height, width = framed.shape[-2] - 2, framed.shape[-1] - 2
+    x, y = points[:, 0].double() * width + 0.5, points[:, 1].double() * height + 0.5
     left, top = x.floor().long().clamp(0, width), y.floor().long().clamp(0, height)
     u, v = x - left, y - top
-    above = (1 - u) * framed[top, left] + u * framed[top, left + 1]
-    below = (1 - u) * framed[top + 1, left] + u * framed[top + 1, left + 1]
-    return (1 - v) * above + v * below
+    flat, first = framed.flatten(-2), top * (width + 2) + left
+
+    def along(row: int) -> Tensor:
+        start = first + row * (width + 2)
+        return (1 - u) * flat.index_select(-1, start).double() + u * flat.index_select(-1, start + 1).double()
+
+    return (1 - v) * along(0) + v * along(1)
 
 
 def _resized(image: Tensor, size: Sequence[int]) -> Tensor:
@@ -178,6 +195,7 @@ def _resized(image: Tensor, size: Sequence[int]) -> Tensor:
     return rows @ image @ columns.T
 
 
+@lru_cache(maxsize=8)
 def _weights(old: int, new: int) -> Tensor:
     """[new, old]: what each old pixel counts in each new one, along one side."""
     weights = torch.zeros(new, old, dtype=torch.float64)
