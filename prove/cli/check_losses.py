@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from prove.cli.options import JsonOption, console, print_json
+from prove.cli.options import JsonOption, console, notes, print_json
 from prove.cli.own_terms import TermsOption
+from prove.cli.run import GenRootOption, RatioOption
 
 SCENES = "SynthStreet(height=128, width=256, train=8, val=1)"
 """What an objective is proved on unless a dataset is named."""
@@ -22,11 +23,14 @@ def check(
     data_root: Annotated[str | None, typer.Option("--data-root", help="Folder of the dataset.")] = None,
     crop_size: Annotated[str, typer.Option("--crop-size", metavar="HxW", help="Crop in pixels.")] = "128x128",
     strategy: Annotated[str, typer.Option("--strategy", help="Strategy under which it is proved.")] = "baseline",
+    real_gen_ratio: RatioOption = None,
+    gen_root: GenRootOption = None,
     terms: TermsOption = None,
     json_output: JsonOption = False,
 ) -> None:
     """Prove that a model minimises an objective: every term wired, weighted and blind to ignored pixels."""
     from prove.cli.execute import prepare, train
+    from prove.cli.objectives import kept_criterion
     from prove.cli.progress import Progress
     from prove.cli.request import RunRequest, plan
     from prove.cli.tables import evidence_table, verdict
@@ -36,6 +40,7 @@ def check(
     request = RunRequest(
         dataset=dataset, data_root=data_root, model=model, loss=expr, terms=terms, crop_size=crop_size, max_iters=1,
         batch_size=2, eval_interval=1, pretrained=False, device="cpu", strategy=strategy,
+        real_gen_ratio=real_gen_ratio, gen_root=gen_root,
     )  # fmt: skip
     chosen = plan(request, proof_only=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -49,6 +54,8 @@ def check(
     if json_output:
         print_json(evidence)
     else:
+        if remark := kept_criterion(chosen.job.loss, chosen.job.model.name):
+            notes().print(remark)
         out = console()
         out.print(f"{evidence['objective']} on {chosen.job.model.name}")
         out.print(evidence_table(evidence))

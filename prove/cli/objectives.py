@@ -35,6 +35,20 @@ def objective(loss: str | None, aux_loss: str | None, aux_weight: float | None) 
     return from_aux(aux, aux_weight)
 
 
+def kept_criterion(loss: LossExpr, model: str) -> str:
+    """What to tell a user whose objective a mask-classification model adds its own criterion to; empty otherwise.
+
+    Args:
+        loss: the model's objective, with the text in which it was asked for.
+    """
+    if not loss.text or len(loss.terms) == len(parse(loss.text).terms):
+        return ""
+    return (
+        f"{model} keeps its set criterion, which no term of {loss.text!r} names: the objective is {short(loss)}. "
+        "Write m2f, or ce for it, to say so."
+    )
+
+
 def require_fit(expr: LossExpr, classes: tuple[str, ...], dataset: str) -> None:
     """Refuse a list that counts other classes than the dataset has."""
     for term in expr.terms:

@@ -135,6 +135,7 @@ def carry_out(request: RunRequest, results: Path, *, restart: bool = False, json
         ProveError: the request is wrong; nothing was trained.
     """
     from prove.cli.execute import EXIT_CODES, execute
+    from prove.cli.objectives import kept_criterion
     from prove.cli.progress import Progress
     from prove.cli.request import plan
     from prove.cli.show import as_json, gather
@@ -144,6 +145,8 @@ def carry_out(request: RunRequest, results: Path, *, restart: bool = False, json
     chosen = plan(request)
     progress = Progress(chosen.job.train.max_iters, quiet=json_output)
     progress.note(headline(chosen.job, counts_in_words(chosen.dataset)))
+    if remark := kept_criterion(chosen.job.loss, chosen.job.model.name):
+        progress.note(f"  {remark}")
     row = execute(chosen, results, restart=restart, progress=progress)
     with Store.open(results) as store:
         if json_output:

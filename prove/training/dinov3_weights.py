@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from prove.errors import ProveError
-from prove.training.pretrained import read_weights
+from prove.training.pretrained import read_weights, require_backbone
 
 _TRANSFORMERS = (
     (r"^embeddings\.cls_token$", "cls_token"),
@@ -45,7 +45,7 @@ def load_dinov3(vit: Any, file: Path) -> None:
             transformers' (``facebook/dinov3-*``).
 
     Raises:
-        ProveError: it can't be read, or it is not exactly what this model needs.
+        ProveError: it can't be read, it is the checkpoint of a whole model, or it is not exactly what this model needs.
     """
     given = read_weights(file)
     found = {name: value for name, value in timm_names(given, file).items() if not _NO_WEIGHTS.search(name)}
@@ -58,6 +58,7 @@ def load_dinov3(vit: Any, file: Path) -> None:
         if name in found and found[name].shape != value.shape
     ]
     if problems:
+        require_backbone(given, file)
         more = f" and {len(problems) - 1} more like it" if len(problems) > 1 else ""
         raise ProveError(
             f"The pretrained weights in {file} do not fit this DINOv3: {problems[0]}{more}.",

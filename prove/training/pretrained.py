@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,16 @@ def check_arrived(model: nn.Module, weights: Path) -> None:
     Both by value: names may have been converted on the way.
 
     Raises:
-        ProveError: less than `LEAST` of either is there, so that the run would train from (mostly) random weights.
+        ProveError: less than `LEAST` of either is there, so that the run would train from (mostly) random weights; the
+            file is the checkpoint of a whole model; it can't be read.
     """
-    held = list(tensors(read_weights(weights)))
+    loaded = read_weights(weights)
+    held = list(tensors(loaded))
     arrived = share_found(held, model.state_dict().values())
     backbone = getattr(model, "backbone", None)
     filled = share_found(backbone.parameters(), held) if isinstance(backbone, nn.Module) else 1.0
     if min(arrived, filled) < LEAST:
+        require_backbone(loaded, weights)
         raise ProveError(
             f"Only {100 * arrived:.0f}% of the pretrained weights in {weights} arrived in the model: "
             "they are for another backbone."
@@ -57,13 +61,41 @@ def read_weights(file: Path) -> Mapping[str, Any]:
             return load_file(file)
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken file fails in many ways; each means the same to a user
+        if refused := re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error)):
+            raise ProveError(
+                f"The pretrained weights in {file} can't be read: beside tensors it holds a pickled {refused[1]}, and "
+                "PROVE executes nothing that is pickled in a file.",
+                hint="Save the tensors of its backbone alone: torch.save of a dict of them by name.",
+            ) from error
+        kind = "a .safetensors file" if file.suffix == ".safetensors" else "a file that torch.save wrote"
         raise ProveError(
-            f"The pretrained weights in {file} can't be read: {type(error).__name__}: {error}",
+            f"The pretrained weights in {file} can't be read: it is not {kind}, or it is damaged "
+            f"({type(error).__name__}).",
             hint="Remove the file if it is in PROVE's cache, so that it is fetched anew; or give another.",
         ) from error
     if not isinstance(loaded, Mapping):
         raise ProveError(f"The file {file} holds a {type(loaded).__name__}, not weights by name.")
     return loaded
+
+
+def require_backbone(loaded: Mapping[str, Any], file: Path) -> None:
+    """Refuse the checkpoint of a whole model, such as a run's; asked when a file does not fit, to say why.
+
+    Not asked of others: some backbones of MMSegmentation take their part from such a file by themselves.
+
+    Args:
+        loaded: the file's content: tensors by name, or those under ``state_dict`` or ``model``.
+
+    Raises:
+        ProveError: there are tensors that are called ``backbone.…``.
+    """
+    nested = next((loaded[name] for name in ("state_dict", "model") if isinstance(loaded.get(name), Mapping)), loaded)
+    if any(str(name).startswith("backbone.") for name in nested):
+        raise ProveError(
+            f'{file} is the checkpoint of a whole model, not of a backbone: its tensors are called "backbone.…".',
+            hint="Take the file that the model's config names, or save the tensors of its backbone alone, under the "
+            "names that such a file has (without 'backbone.').",
+        )
 
 
 def share_found(wanted: Iterable[Tensor], among: Iterable[Tensor]) -> float:

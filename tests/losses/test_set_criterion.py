@@ -352,8 +352,23 @@ def test_refuses_what_does_not_fit() -> None:
     fewer = SetCriterion(5, num_points=POINTS - 1).draw_points(cls, labels)
     refused("The points are", cls, masks, labels, points=fewer)
     refused("The points are", cls[1:], masks[1:], labels, points=criterion.draw_points(cls, labels))
-    with pytest.raises(ProveError, match="num_classes is at least 1"):
-        SetCriterion(0)
+    refused(r"class logits are one tensor \[2, 2, 7, 6\]; expected at least one", torch.stack(cls), masks, labels)
+    refused(r"mask logits are one tensor \[2, 7, 5, 7\]", cls[-1:], masks[-1], labels)
+    refused("class logits are a list that holds a list", [each.tolist() for each in cls], masks, labels)
+    refused("Labels are a list", cls, masks, labels.tolist())
+    for arguments, message in (
+        ((torch.stack(cls), labels), "class logits are one tensor"),  # its first dimension would pass for the layers
+        (([], labels), "class logits are an empty list"),
+        (([cls[0][0]], labels), r"class logits are \[7, 6\]"),
+        ((cls, None), "Labels are a NoneType"),
+    ):
+        with pytest.raises(ProveError, match=message):
+            criterion.draw_points(*arguments)
+    for count in (0, "19", 2.5, True, None):
+        with pytest.raises(ProveError, match=f"num_classes is a whole number of at least 1, not {count!r}"):
+            SetCriterion(count)
+    with pytest.raises(ProveError, match="ignore_index is a whole number, not None"):
+        SetCriterion(19, ignore_index=None)
 
 
 @pytest.mark.parametrize("variant", ["m2f", "focal", "random", "full", "final"])

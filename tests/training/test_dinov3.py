@@ -224,8 +224,12 @@ def without(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
             lambda state: {**state, "blocks.1.attn.qkv.bias": torch.ones(192)},
             r"bias that is not zero \(blocks\.1\.attn\.qkv\.bias\)",
         ),
+        (
+            lambda state: {"state_dict": {f"backbone.vit.{name}": value for name, value in state.items()}},
+            r"is the checkpoint of a whole model, not of a backbone",
+        ),
     ],
-    ids=["missing", "too much", "another size", "another network", "biases"],
+    ids=["missing", "too much", "another size", "another network", "biases", "a whole model"],
 )
 def test_a_file_that_does_not_fit_is_refused(change: Any, message: str, tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"

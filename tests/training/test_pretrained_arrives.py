@@ -73,6 +73,19 @@ def test_weights_of_another_backbone_are_refused(runs: Runs, monkeypatch: pytest
     assert not events(run, "train")
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_file_that_is_none_is_refused_by_name(runs: Runs, tmp_path: Path) -> None:
+    file = tmp_path / "junk.pth"
+    file.write_bytes(b"e" * 99)
+    changes: dict[str, Any] = {"model": "segformer_mit-b0", "weights": str(file), "max_iters": 1, "eval_interval": 1}
+    chosen = plan(RunRequest(**{**TINY, "data_root": str(runs.camvid), **changes}))
+    run = RunDir.of(runs.results / "junk", chosen.job.key)
+    run.create()
+    prepare(run, with_weights(chosen))
+    assert runs.train(run) == 1
+    assert "junk.pth can't be read: it is not a file that torch.save wrote" in events(run)[-1]["message"]
+
+
 class Model(nn.Module):
     """A backbone of a stem and a trunk, ten times as large."""
 
@@ -95,6 +108,33 @@ def test_a_small_file_does_not_fill_a_big_backbone(tmp_path: Path) -> None:
         check_arrived(model, file)
     torch.save({"state_dict": model.backbone[0].state_dict()}, file)
     check_arrived(nn.Sequential(model.backbone), file)  # a model without a `backbone`: the file is all there is to ask
+
+
+def test_the_checkpoint_of_a_whole_model_is_called_that(tmp_path: Path) -> None:
+    """Where it does not fit. Its tensors by themselves do fill the backbone, beside a state of the optimiser."""
+    torch.manual_seed(0)
+    model, file = Model(), tmp_path / "best.pth"
+    state = {**model.state_dict(), "decode_head.conv.weight": torch.rand(2000)}
+    for content in (state, {"state_dict": state, "optimizer": {"state": {0: {"exp_avg": torch.rand(9)}}}}):
+        torch.save(content, file)
+        with pytest.raises(ProveError, match=r'best\.pth is the checkpoint of a whole model.* called "backbone\.…"'):
+            check_arrived(model, file)
+    torch.save({f"backbone.{name}": value for name, value in model.backbone.state_dict().items()}, file)
+    check_arrived(model, file)  # some backbones take their part from such a file: what arrived, arrived
+
+
+class Note:
+    """Something that is pickled beside the weights."""
+
+
+def test_what_can_not_be_read_says_what_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "junk.pth"
+    file.write_bytes(b"e" * 99)
+    with pytest.raises(ProveError, match=r"it is not a file that torch\.save wrote, or it is damaged"):
+        check_arrived(Model(), file)
+    torch.save({"state_dict": {"weight": torch.rand(3)}, "meta": Note()}, file)
+    with pytest.raises(ProveError, match=r"beside tensors it holds a pickled \S*Note, and PROVE executes nothing"):
+        check_arrived(Model(), file)
 
 
 def test_weights_that_have_changed_since_the_job_was_made_are_refused(runs: Runs, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -52,7 +54,7 @@ class SetCriterion(nn.Module):
         changed: fields of the settings, by name: ``SetCriterion(19, points="random")``.
 
     Raises:
-        ProveError: a setting that does not exist or has a bad value.
+        ProveError: a setting that does not exist or has a bad value; a number that is none.
     """
 
     def __init__(
@@ -64,11 +66,13 @@ class SetCriterion(nn.Module):
         **changed: Any,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ProveError(f"num_classes is at least 1, not {num_classes}.")
-        self.num_classes = num_classes
+        for name, value, least in (("num_classes", num_classes, 1), ("ignore_index", ignore_index, -math.inf)):
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+                span = f" of at least {least:g}" if least > -math.inf else ""
+                raise ProveError(f"{name} is a whole number{span}, not {value!r}.")
+        self.num_classes = int(num_classes)
         self.settings = settings.changed(changed)
-        self.ignore_index = ignore_index
+        self.ignore_index = int(ignore_index)
 
     def forward(
         self,
@@ -110,7 +114,20 @@ class SetCriterion(nn.Module):
     def draw_points(
         self, cls_logits: Sequence[Tensor], labels: Tensor, generator: torch.Generator | None = None
     ) -> Points:
-        """The points that `forward` would draw for these inputs from the same state of the generator."""
+        """The points that `forward` would draw for these inputs from the same state of the generator.
+
+        Args:
+            cls_logits: L tensors [N, Q, C + 1], as in `forward`; only their number and their shape count.
+            labels: [N, H, W], as in `forward`.
+            generator: what to draw from, on the device of the labels; PyTorch's own where it is not given.
+
+        Raises:
+            ProveError: inputs that `forward` would refuse as well.
+        """
+        _check_layers("class", cls_logits, "[N, Q, C + 1]")
+        _check_tensor(labels)
+        if cls_logits[0].dim() != 3:
+            raise ProveError(f"The class logits are {list(cls_logits[0].shape)}; expected [N, Q, C + 1].")
         counts = Targets.of(labels, self.num_classes, self.ignore_index).counts
         return draw_points(self.settings, len(cls_logits), counts, cls_logits[0].shape[1], labels.device, generator)
 
@@ -169,6 +186,9 @@ class SetCriterion(nn.Module):
         return ratio((weight * values).sum((1, 2)), weight.sum((1, 2)))
 
     def _check(self, cls_logits: Sequence[Tensor], mask_logits: Sequence[Tensor], labels: Tensor) -> None:
+        _check_layers("class", cls_logits, "[N, Q, C + 1]")
+        _check_layers("mask", mask_logits, "[N, Q, h, w]")
+        _check_tensor(labels)
         if len(cls_logits) != len(mask_logits) or not cls_logits:
             raise ProveError(
                 f"{len(cls_logits)} layers of class logits and {len(mask_logits)} of mask logits; expected as many, "
@@ -188,7 +208,7 @@ class SetCriterion(nn.Module):
                     f"In layer {layer} the logits are {cls.dtype} {list(cls.shape)} and {masks.dtype} "
                     f"{list(masks.shape)}; expected floating point and not empty."
                 )
-        if len(labels) != wanted[0]:
+        if labels.dim() == 0 or len(labels) != wanted[0]:
             raise ProveError(f"Labels are {list(labels.shape)} for {wanted[0]} images; expected [N, H, W].")
         devices = {str(tensor.device) for tensor in (*cls_logits, *mask_logits, labels)}
         if len(devices) > 1:
@@ -197,6 +217,29 @@ class SetCriterion(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for printing a model."""
         return f"{self.num_classes}, {self.settings}, ignore_index={self.ignore_index}"
+
+
+def _check_layers(kind: str, logits: object, shape: str) -> None:
+    """Refuse what is no list of tensors: a single tensor has a length too, and it is not that of the layers."""
+    if isinstance(logits, Sequence) and not isinstance(logits, str) and logits:
+        other = next((each for each in logits if not isinstance(each, Tensor)), None)
+        if other is None:
+            return
+        found = f"a {type(logits).__name__} that holds a {type(other).__name__}"
+    elif isinstance(logits, Tensor):
+        found = f"one tensor {list(logits.shape)}"
+    else:
+        found = f"an empty {type(logits).__name__}" if isinstance(logits, Sequence) else f"a {type(logits).__name__}"
+    raise ProveError(
+        f"The {kind} logits are {found}; expected at least one tensor {shape} in a list, one per layer,"
+        " the final layer last.",
+        hint="Write [logits] for a single layer, or list(logits) where the layers are stacked.",
+    )
+
+
+def _check_tensor(labels: object) -> None:
+    if not isinstance(labels, Tensor):
+        raise ProveError(f"Labels are a {type(labels).__name__}; expected a tensor of integers [N, H, W].")
 
 
 def _mean_over_processes(count: int, device: torch.device) -> Tensor:
