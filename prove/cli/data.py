@@ -76,16 +76,17 @@ def show_stats(dataset: DatasetArgument, data_root: RootOption = None, as_json: 
     from prove.data.source import open_dataset, resolve_dataset
 
     opened = open_dataset(resolve_dataset(dataset), root=data_root)
+    root = None if opened.definition.members else str(opened.root)
     document = {
         "dataset": opened.definition.name,
-        "root": str(opened.root),
+        "root": root,
         "layout": opened.layout.name,
         "splits": {manifest.split: _split_stats(manifest) for manifest in opened.splits},
     }
     if as_json:
         _print_json(document)
         return
-    typer.echo(f"{document['dataset']} in {document['root']} ({document['layout']})")
+    typer.echo(f"{document['dataset']}{f' in {root}' if root else ''} ({document['layout']})")
     for manifest in opened.splits:
         _print_split(manifest.split, _split_stats(manifest))
 

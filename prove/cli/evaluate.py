@@ -87,7 +87,7 @@ def evaluate(
             "cuda": on_cuda(device),
             "workers": launch["num_workers"] if workers is None else workers,
             "threads": launch["threads"] if threads is None else threads,
-            "about": about(run, launch, target),
+            "about": about(run, launch, target, val_images),
         }
         images = val_images or len(target.dataset.val)
         notes().print(f"evaluating run {run.key} on {images} images of {target.definition.name}")
@@ -206,13 +206,16 @@ def kept(folder: EvaluationDir, run: RunDir, target: Target, checkpoint: str) ->
     return document if same else None
 
 
-def about(run: RunDir, launch: Mapping[str, Any], target: Target) -> dict[str, Any]:
+def about(run: RunDir, launch: Mapping[str, Any], target: Target, val_images: int | None = None) -> dict[str, Any]:
     """What a reader must know beside the numbers.
+
+    Args:
+        val_images: how many images are evaluated; None for all.
 
     Returns:
         ``dataset`` and ``definition``; ``maps``: how labels were read, for each dataset of which that is so;
         ``unreachable``: classes of the run that these labels can't show; ``wide``: classes of the dataset that hold
-        more than the class they are counted as; ``shared``: validation images that the run was trained on.
+        more than the class they are counted as; ``shared``: evaluated images that the run was trained on.
     """
     definition, val = target.definition, target.dataset.val
     parts = [member.definition for member in definition.members] or [definition]
@@ -229,15 +232,15 @@ def about(run: RunDir, launch: Mapping[str, Any], target: Target) -> dict[str, A
             for name, each in maps
             for row in each.wide
         ],
-        "shared": _shared(run, launch, target),
+        "shared": _shared(run, launch, target, val_images),
     }
 
 
-def _shared(run: RunDir, launch: Mapping[str, Any], target: Target) -> dict[str, Any]:
+def _shared(run: RunDir, launch: Mapping[str, Any], target: Target, val_images: int | None) -> dict[str, Any]:
     """Whether the run was trained on some of these images: how many and the first, or why that can't be said."""
     from prove.cli.execute import trained_on
     from prove.data.compose import compose
-    from prove.data.manifest import fingerprint
+    from prove.data.manifest import evenly_spaced, fingerprint
     from prove.data.overlap import shared_images
     from prove.data.source import open_dataset, resolve_dataset
     from prove.spec import Job
@@ -250,9 +253,11 @@ def _shared(run: RunDir, launch: Mapping[str, Any], target: Target) -> dict[str,
         opened = open_dataset(trained, root=launch["data_root"])
         train = compose(opened, job.recipe, generated_root=launch.get("generated_root")).train
         if fingerprint(train) != (trained_on(run) or {}).get("train"):
-            raise ProveError(f"The training images in {opened.root} are no longer those that it was trained on.")
+            where = f"of {trained.name}" if trained.members else f"in {opened.root}"
+            raise ProveError(f"The training images {where} are no longer those that it was trained on.")
         seen = replace(train, samples=tuple(sample for sample in train if not sample.noise))
-        found = shared_images(seen, target.dataset.val)
+        val = target.dataset.val
+        found = shared_images(seen, replace(val, samples=evenly_spaced(val.samples, val_images)))
     except ProveError as error:
         return {"images": None, "reason": error.message}
     return {"images": len(found), **({"first": found[0].id} if found else {})}

@@ -71,10 +71,15 @@ def gap(conditions: Mapping[str, Mapping[str, Any]]) -> tuple[str, tuple[str, ..
 
 def gap_line(conditions: Mapping[str, Mapping[str, Any]]) -> str:
     """The gap in a sentence, or why there is none."""
+    from prove.catalog.conditions import split
+
     found = gap(conditions)
     if found is None:
+        names = ", ".join(conditions)
+        if split(tuple(conditions)) is not None:
+            return f"No gap: not every one of {names} has an mIoU."
         return (
-            f"No gap: among {', '.join(conditions)} are not one clear condition and an adverse one of the same dataset."
+            f"No gap: it takes one clear condition and adverse ones of the same dataset, and these images are {names}."
         )
     clear, adverse, points = found
     return f"Gap: {points:.2f} points of mIoU from {clear} to the mean of {', '.join(adverse)}."
@@ -87,8 +92,8 @@ def remarks(document: Mapping[str, Any]) -> list[str]:
     shared = about["shared"]
     if shared["images"]:
         said.append(
-            f"WARNING: the run was trained on {shared['images']} of the validation images, such as {shared['first']}: "
-            "these numbers say nothing of unseen images."
+            f"WARNING: the run was trained on {shared['images']} of these {result['images']} images, such as "
+            f"{shared['first']}: these numbers say nothing of unseen images."
         )
     elif shared["images"] is None:
         said.append(f"Whether the run was trained on any of these images is not known: {shared['reason']}")

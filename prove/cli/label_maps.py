@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,17 +38,28 @@ def chosen_maps(source: str | None, target: str | None) -> list[LabelMap]:
     """The maps that are asked for.
 
     Raises:
-        ProveError: an unknown label space, or no map from the one to the other.
+        ProveError: an unknown label space or dataset, or no map from the one to the other.
     """
     from prove.catalog.datasets import DATASETS
-    from prove.catalog.label_maps import LABEL_MAPS
+    from prove.catalog.label_maps import LABEL_MAPS, known_space
     from prove.catalog.label_spaces import LABEL_SPACES
+    from prove.data.definition import resolve_dataset
+    from prove.spec.dataset_text import JOINT
 
     if source is None:
         return list(LABEL_MAPS)
-    space = DATASETS.get(source).label_space.name if source in DATASETS else source
-    if space not in LABEL_SPACES:
-        raise unknown("label space or dataset", source, (*LABEL_SPACES.names, *DATASETS.names))
+    space = source
+    if source not in LABEL_SPACES:
+        if re.fullmatch(r"[\w-]+", source) and source not in DATASETS and not source.startswith(JOINT):
+            raise unknown("label space or dataset", source, (*LABEL_SPACES.names, *DATASETS.names))
+        own = resolve_dataset(source).label_space
+        known = known_space(own)
+        if known is None:
+            raise ProveError(
+                f"No map leads from the {own.num_classes} classes of {source}: they are those of no label space.",
+                hint="`prove data map` lists the maps that there are.",
+            )
+        space = known.name
     found = [each for each in LABEL_MAPS if each.source.name == space]
     if target is not None:
         LABEL_SPACES.get(target)

@@ -96,7 +96,9 @@ def _report(folder: Path, dataset: Dataset, written: bool, as_json: bool) -> Non
     found = read_generated(folder, folder.name, dataset)
     generated = replace(dataset.train, samples=found.samples)
     read = check(replace(dataset, train=generated), splits=("train",))
-    findings = [each for each in read.findings if each.kind != "absent_class"] + shared_files(generated, dataset.val)
+    # Where every line has a fault no image is left: that is what the faults say already.
+    beside = ("absent_class", "empty_split") if found.faults else ("absent_class",)
+    findings = [each for each in read.findings if each.kind not in beside] + shared_files(generated, dataset.val)
     read = replace(read, findings=tuple(findings))
     ok = not found.faults and not read.errors
     if as_json:

@@ -19,7 +19,7 @@ from prove.catalog.losses import from_aux, resolve
 from prove.catalog.models import MODELS, ModelEntry
 from prove.catalog.strategies import require_batch, resolve_strategy
 from prove.catalog.user_terms import register_terms
-from prove.cli.objectives import objective, require_fit, require_weight
+from prove.cli.objectives import kept_criterion, objective, require_fit, require_weight
 from prove.data.cache import cache_dir
 from prove.data.compose import compose
 from prove.data.definition import DatasetDefinition, located, resolve_dataset
@@ -90,11 +90,15 @@ class Planner:
 
     Args:
         proof_only: the plans are for a wiring proof, which looks at a term whatever it weighs when.
+
+    Attributes:
+        remarks: what to tell the user about the objectives so far, each once.
     """
 
     def __init__(self, *, proof_only: bool = False) -> None:
         chosen_backend()  # a wrong name is not for the worker to find out
         self._proof_only = proof_only
+        self.remarks: list[str] = []
         self._model = cache(_model)
         self._source = cache(_dataset_source)
         self._expression = cache(self._resolve_expression)
@@ -171,7 +175,11 @@ class Planner:
     def _resolve_expression(self, asked: tuple[Any, ...]) -> LossExpr:
         request = _request(_OBJECTIVE, asked)
         entry, _, _ = self._model(request.model)
-        return for_model(objective(request.loss, request.aux_loss, request.aux_weight), entry.kind, entry.name)
+        found = for_model(objective(request.loss, request.aux_loss, request.aux_weight), entry.kind, entry.name)
+        remark = kept_criterion(found, entry.name)
+        if remark and remark not in self.remarks:
+            self.remarks.append(remark)
+        return found
 
     def _resolve_train(self, asked: tuple[Any, ...]) -> TrainSettings:
         request = _request(_TRAIN, asked)
@@ -210,7 +218,16 @@ def _request(names: tuple[str, ...], values: tuple[Any, ...]) -> RunRequest:
 
 
 def plan(request: RunRequest, *, proof_only: bool = False) -> Plan:
-    """`Planner.plan` for one request."""
+    """`Planner.plan` for one request, in which nothing may stand that has no effect.
+
+    Raises:
+        ProveError: as there, or a folder of generated images for a strategy without them.
+    """
+    if request.gen_root is not None and resolve_strategy(request.strategy).generated is None:
+        raise ProveError(
+            f"--gen-root {request.gen_root} holds generated images, and the strategy {request.strategy!r} has none.",
+            hint="Name them: --strategy gen_NAME.",
+        )
     return Planner(proof_only=proof_only).plan(request)
 
 
@@ -263,7 +280,13 @@ def _conditions(text: str | None) -> tuple[str, ...] | None:
     """``clear_day+cloudy``, or the same with a comma; ``all`` filters nothing."""
     if text is None or text.strip() == "all":
         return None
-    return tuple(part.strip() for part in re.split(r"[+,]", text))
+    names = tuple(part.strip() for part in re.split(r"[+,]", text))
+    if not all(names):
+        raise ProveError(
+            f"--domain-filter {text!r} leaves a condition unnamed.",
+            hint="Write clear_day+cloudy, or leave it out to train on all images.",
+        )
+    return names
 
 
 def _digest(request: RunRequest, entry: ModelEntry) -> str | None:

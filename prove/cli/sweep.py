@@ -169,6 +169,7 @@ def _dry_run(experiment: Experiment, results: Path, json_output: bool) -> None:
         print_json(_census_json(experiment, census))
         return
     show_census(experiment, census)
+    _say(*planner.remarks)
 
 
 def _exhaust(found: Any) -> None:
@@ -187,8 +188,8 @@ def _sweep(
         names_of,
         possible_jobs,
         prepare,
+        require_data,
         require_known,
-        require_recipes,
         require_same_data,
         survey,
     )  # fmt: skip
@@ -202,11 +203,11 @@ def _sweep(
     found = possible_jobs(experiment, planner)  # a mistake is found before anything is written
     new = Store.holds_nothing(results)
     if new and not register_only:
-        require_recipes(found(), lambda keys: {}, planner)
+        require_data(found(), lambda keys: {}, planner)
     with Store.open(results) as store:
         said = refresh(store)
         if not new and not register_only:
-            require_recipes(found(), store.states, planner)
+            require_data(found(), store.states, planner)
         known = rates(store.connection)
         census, surveyed = survey(found(), store.states, known)
         text_of = cache(short)
@@ -216,6 +217,7 @@ def _sweep(
         if not json_output:
             _say(*said)
             show_census(experiment, census)
+            _say(*planner.remarks)
         if register_only:
             if json_output:
                 print_json(_census_json(experiment, census))

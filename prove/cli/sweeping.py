@@ -21,6 +21,7 @@ from prove.data.check import check
 from prove.data.manifest import fingerprint
 from prove.errors import ProveError
 from prove.launch.folder import Assignment, stem_of
+from prove.launch.start import UNSTARTED
 from prove.rundir import RunDir, read_json
 from prove.spec import Job
 from prove.spec.event import State
@@ -93,6 +94,11 @@ def require_known(experiment: Experiment, planner: Planner) -> None:
             planner.require_known(name, value)
         except ProveError as error:
             raise experiment.error(name, value, error) from error
+    if (baseline := experiment.report.get("baseline")) is not None:
+        try:
+            planner.require_known("loss", baseline)
+        except ProveError as error:
+            raise experiment.report.error("baseline", f"baseline: {error.message}", error.hint) from error
 
 
 def jobs(experiment: Experiment, planner: Planner) -> Iterator[Wanted]:
@@ -130,28 +136,34 @@ def possible_jobs(experiment: Experiment, planner: Planner) -> Callable[[], Iter
     return lambda: jobs(experiment, planner)
 
 
-def require_recipes(
+def require_data(
     wanted: Iterable[Wanted],
     states_of: Callable[[Sequence[str]], Mapping[str, tuple[State, str | None]]],
     planner: Planner,
 ) -> None:
-    """Refuse conditions and generated images that are not there, before a run of them is recorded.
+    """Refuse datasets, conditions and generated images that are not there, before a run of them is recorded.
 
-    What has finished is not looked at: its images need no longer be here.
+    Only what a sweep would train is looked at: the images of finished runs need no longer be here.
 
     Raises:
         ProveError: the first of them.
     """
     seen: set[tuple[Any, ...]] = set()
-    for each in wanted:
-        recipe, request = each.job.recipe, each.request
-        place = (request.dataset, request.data_root, recipe, request.gen_root)
-        if place in seen or (recipe.domain_filter is None and recipe.real_gen_ratio is None):
-            continue
-        known = states_of([each.job.key]).get(each.job.key)
-        if known is None or known[0] is not State.FINISHED:
-            seen.add(place)
-            planner.plan(dataclasses.replace(request, device="cpu"))
+    rest = iter(wanted)
+    while chunk := list(islice(rest, CHUNK)):
+        fresh = [(place, each) for each in chunk if (place := _place(each)) not in seen]
+        known = states_of([each.job.key for _, each in fresh])
+        for place, each in fresh:
+            state, _ = known.get(each.job.key, (State.PLANNED, None))
+            if place not in seen and state in UNSTARTED:
+                seen.add(place)
+                planner.plan(dataclasses.replace(each.request, device="cpu"))
+
+
+def _place(wanted: Wanted) -> tuple[Any, ...]:
+    """What decides which images a job is trained on, and where they are looked for."""
+    request = wanted.request
+    return request.dataset, request.data_root, wanted.job.recipe, request.gen_root
 
 
 def empty() -> ProveError:
@@ -249,8 +261,7 @@ def prepare(
             workers = GPU_WORKERS if on_gpus and each.request.device != "cpu" else 0
         # What this machine has is not what the one has that will train: there, the slot says.
         plan = planner.plan(dataclasses.replace(each.request, device="cpu", workers=workers))
-        place = (each.request.dataset, each.request.data_root, plan.job.recipe, each.request.gen_root)
-        if place not in checked:
+        if (place := _place(each)) not in checked:
             checked.add(place)
             images = sum(len(split) for split in plan.dataset.splits)
             say(f"checking {images} images of {plan.job.dataset_name} (only what has changed is read)")

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 from prove.data.cache import recall, remember, stat_key
+from prove.data.definition import spelling
 from prove.data.generated import same_proportions
 from prove.data.labels import UnknownLabelValueError, bit_depth, open_checked, read_image, read_label
 from prove.data.manifest import WORKERS, Manifest, Sample
@@ -46,15 +48,18 @@ class CheckReport:
     """All findings about a dataset, errors first.
 
     Args:
+        root: None where several folders hold it.
         images: images looked at, by split.
-        mixed: whether generated images were among them.
+        asked: how the dataset is named on a command line.
+        generated: how many of the errors are of generated images.
     """
 
     dataset: str
-    root: str
+    root: str | None
     images: dict[str, int]
     findings: tuple[Finding, ...]
-    mixed: bool = False
+    asked: str
+    generated: int = 0
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -71,7 +76,7 @@ class CheckReport:
         """One line: what was looked at and what was found."""
         splits = ", ".join(f"{name} {count}" for name, count in self.images.items())
         found = f"{len(self.errors)} errors, {len(self.warnings)} warnings" if self.findings else "no faults"
-        return f"{self.dataset}: {splits} images, {found} ({self.root})"
+        return f"{self.dataset}: {splits} images, {found}" + (f" ({self.root})" if self.root else "")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -96,11 +101,15 @@ class CheckReport:
         shown = [f"  {f.split}: {f.message}" for f in self.errors[:5]]
         if len(self.errors) > len(shown):
             shown.append(f"  and {len(self.errors) - len(shown)} more")
-        raise ProveError(
-            f"{self.dataset} in {self.root} has {len(self.errors)} errors:\n" + "\n".join(shown),
-            hint=f"`prove data check {self.dataset}` lists them all."
-            + (" `prove data manifest FOLDER --check` lists those of generated images." if self.mixed else ""),
-        )
+        place, asked = f" in {self.root}" if self.root else "", quote(self.asked)
+        generated = f"`prove data manifest FOLDER --dataset {asked} --check` lists"
+        if self.generated == len(self.errors):
+            hint = f"{generated} them all."
+        elif self.generated:
+            hint = f"`prove data check {asked}` lists those of real images, {generated} those of generated ones."
+        else:
+            hint = f"`prove data check {asked}` lists them all."
+        raise ProveError(f"{self.dataset}{place} has {len(self.errors)} errors:\n" + "\n".join(shown), hint=hint)
 
 
 def check(dataset: Dataset, splits: Sequence[str] = ("train", "val")) -> CheckReport:
@@ -117,8 +126,15 @@ def check(dataset: Dataset, splits: Sequence[str] = ("train", "val")) -> CheckRe
         findings += shared_files(*manifests)
     findings.sort(key=lambda f: (f.severity, f.split, f.kind, f.where))
     images = {str(manifest.split): len(manifest) for manifest in manifests}
-    mixed = any(sample.scaled or sample.noise for manifest in manifests for sample in manifest)
-    return CheckReport(dataset.definition.name, str(dataset.root), images, tuple(findings), mixed)
+    made = {str(sample.image) for manifest in manifests for sample in manifest if sample.scaled}
+    return CheckReport(
+        dataset.definition.name,
+        None if dataset.definition.members else str(dataset.root),
+        images,
+        tuple(findings),
+        spelling(dataset.definition),
+        sum(finding.severity == "error" and finding.where in made for finding in findings),
+    )
 
 
 def _check_split(manifest: Manifest) -> list[Finding]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from prove.catalog.strategies import GENERATED, resolve_strategy
 from prove.data.generated import MANIFEST, POOL, read_generated
-from prove.data.joint import shares
+from prove.data.joint import NO_CONDITION, shares
 from prove.data.manifest import Manifest, Sample
 from prove.data.roots import GENERATED_VARIABLE, config_file, find_generated_root
 from prove.data.source import Dataset
@@ -134,6 +134,11 @@ def _weather(dataset: Dataset) -> tuple[tuple[Sample, str], ...]:
 
 def _narrowed(dataset: Dataset, conditions: tuple[str, ...]) -> Dataset:
     manifest = dataset.train
+    if manifest.conditions == (NO_CONDITION,):
+        raise ProveError(
+            f"The images of {manifest.dataset} have no conditions to choose {' or '.join(conditions)} from.",
+            hint="Leave --domain-filter out to train on all of them.",
+        )
     for condition in conditions:
         if condition not in manifest.conditions:
             close = nearest(condition, manifest.conditions)

@@ -11,7 +11,7 @@ from prove.catalog.datasets import DATASETS, Layout
 from prove.catalog.label_maps import LabelMap, label_map, unified
 from prove.catalog.label_spaces import LABEL_SPACES, LabelSpace
 from prove.errors import ProveError, nearest
-from prove.spec.dataset_text import FILES, DatasetText
+from prove.spec.dataset_text import FILES, JOINT, DatasetText
 
 SYNTHSTREET_VERSION = 1
 """Part of the dataset's identity: raised whenever a generated pixel changes."""
@@ -97,6 +97,19 @@ class DatasetDefinition:
             "condition": layout.condition.pattern,
             **split,
         }
+
+
+def spelling(definition: DatasetDefinition) -> str:
+    """A dataset argument that stands for this definition: its name, where files are with their paths."""
+    if definition.members:
+        parts = (f"{'' if m.weight is None else f'{m.weight}*'}{_spelt(m.definition)}" for m in definition.members)
+        space = f"@{definition.label_space.name}"
+        return f"{JOINT}{'+'.join(parts)}{space if definition.name.endswith(space) else ''}"
+    return _spelt(definition) + (f"@{definition.label_space.name}" if definition.label_map is not None else "")
+
+
+def _spelt(definition: DatasetDefinition) -> str:
+    return str(definition.file) if definition.file is not None else definition.home or definition.name
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,13 @@ class Sample:
     scaled: bool = False
 
 
+def evenly_spaced(samples: tuple[Sample, ...], limit: int | None) -> tuple[Sample, ...]:
+    """``limit`` samples spread over the whole sequence, the same ones always; all where there is no limit."""
+    if limit is None or limit >= len(samples):
+        return samples
+    return tuple(samples[i * len(samples) // limit] for i in range(limit))
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The samples of one split, sorted by id.

@@ -32,6 +32,7 @@ class Setting:
             (``HxW``); ``folders`` (a folder, or one for each dataset).
         axis: whether it is part of what the job is. The others say where and how it runs, and stand in ``train`` only.
         low: smallest value; above_low: itself not allowed.
+        high: largest value.
         choices: the only values of a text, when not empty.
         path: suffixes that make a text the path of a file.
     """
@@ -41,6 +42,7 @@ class Setting:
     axis: bool = True
     low: float = -math.inf
     above_low: bool = False
+    high: float = math.inf
     choices: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
 
@@ -50,6 +52,8 @@ class Setting:
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         bound = "" if self.low == -math.inf else f" {'>' if self.above_low else '>='} {self.low:g}"
+        if self.high < math.inf:
+            bound = f" in [{self.low:g}, {self.high:g}]"
         return {
             "text": "text",
             "objective": "the text of an objective",
@@ -100,7 +104,7 @@ class Setting:
         return self.read(word)
 
     def _bounded(self, value: float) -> int | float:
-        if value < self.low or (self.above_low and value == self.low):
+        if not self.low <= value <= self.high or (self.above_low and value == self.low):
             raise ProveError(f"{self.name} must be {self.expected}, not {value}.")
         if self.kind == "integer" and value >= 2**31:
             raise ProveError(f"{self.name} must be less than 2**31, not {value:g}.")
@@ -156,7 +160,7 @@ _ALL = (
     Setting("model", "text", path=(".py",)),
     Setting("strategy", "text"),
     Setting("domain_filter", "text"),
-    Setting("real_gen_ratio", "number", low=0),
+    Setting("real_gen_ratio", "number", low=0, high=1),
     Setting("aux_loss", "objective"),
     Setting("aux_weight", "number", low=0),
     Setting("loss", "objective"),

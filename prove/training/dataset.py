@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, Sampler
 from prove.data.compose import compose
 from prove.data.generated import same_proportions
 from prove.data.labels import read_image, read_label
-from prove.data.manifest import Manifest, Sample
+from prove.data.manifest import Manifest, Sample, evenly_spaced
 from prove.data.noise import noise_pixels
 from prove.data.source import open_dataset, resolve_dataset
 from prove.errors import ProveError
@@ -96,13 +96,6 @@ def recipe_of(values: Mapping[str, Any]) -> Recipe:
     """A recipe from the keywords that a config file holds."""
     conditions = values.get("domain_filter")
     return Recipe(**{**values, "domain_filter": None if conditions is None else tuple(conditions)})
-
-
-def evenly_spaced(samples: tuple[Sample, ...], limit: int | None) -> tuple[Sample, ...]:
-    """``limit`` samples spread over the whole sequence, the same ones always."""
-    if limit is None or limit >= len(samples):
-        return samples
-    return tuple(samples[i * len(samples) // limit] for i in range(limit))
 
 
 class Drawn(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +19,7 @@ from prove.rundir import write_atomically
 from prove.training.fused_heads import fuse_heads
 from prove.training.mixing import mix_of
 from prove.training.objective import set_progress
-from prove.training.pretrained import check_arrived
+from prove.training.pretrained import check_arrived, read_weights
 from prove.training.seeding import generator, seed_torch
 
 
@@ -52,6 +54,8 @@ class ProveRunner(Runner):  # type: ignore[misc]
 
     def _init_model_weights(self) -> None:
         seed_torch("weights", self.seed_value)
+        if self.weights is not None and self.resume_state is None:
+            read_weights(self.weights)  # a file that can't be read is refused by name before MMEngine trips over it
         super()._init_model_weights()
         if self.weights is not None and self.resume_state is None:
             check_arrived(self.model, self.weights)
@@ -169,13 +173,30 @@ def load_checkpoint(path: Path, device: str = "cpu") -> dict[str, Any]:
     """Read a checkpoint; never executes what is pickled in it.
 
     Raises:
-        ProveError: it can't be read.
+        ProveError: it is damaged, holds something else, or can't be read; in one line, without torch's advice.
     """
+    _require_whole(path)
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # a truncated archive fails in many ways; each means the same to a user
-        raise ProveError(f"The checkpoint {path} can't be read: {error}") from error
+    except pickle.UnpicklingError as error:
+        raise ProveError(f"The checkpoint {path} holds more than tensors and plain values.") from error
+    except Exception as error:  # in memory that is short, or of a version of torch that writes otherwise
+        first = str(error).partition("\n")[0]
+        raise ProveError(f"The checkpoint {path} can't be read: {type(error).__name__}: {first}") from error
     return state
+
+
+def _require_whole(path: Path) -> None:
+    """Hold every part of a checkpoint against its check sum, which torch writes and does not look at."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except OSError as error:
+        raise ProveError(f"The checkpoint {path} can't be read: {error.strerror or error}.") from error
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise ProveError(f"The checkpoint {path} is damaged: it is cut off, or was never a checkpoint.") from error
+    if broken is not None:
+        raise ProveError(f"The checkpoint {path} is damaged: {broken} in it is not what was written.")
 
 
 def plain(value: Any) -> Any:

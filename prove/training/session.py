@@ -17,10 +17,11 @@ from torch import Tensor
 
 from prove.build.objective import CRITERION, HeadPlan, loss_name
 from prove.catalog.strategies import resolve_strategy
+from prove.data.manifest import evenly_spaced
 from prove.metrics import METRICS, summarize_arrays
 from prove.rundir import RunDir, write_atomically, write_json
 from prove.spec import Job
-from prove.training.dataset import DISTANCE_MAPS, evenly_spaced
+from prove.training.dataset import DISTANCE_MAPS
 from prove.training.early_stop import BestSoFar
 from prove.training.evidence import Evidence
 from prove.training.gradients import GradientWatch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prove.cli.evaluation_tables import gap_line
 from prove.cli.gap import gap_of
 from prove.store import ResultRow
 
@@ -20,3 +21,15 @@ def test_points_lost_from_clear_to_the_mean_of_the_others() -> None:
 def test_none_without_a_clear_condition_and_nothing_without_several() -> None:
     assert gap_of(rows(foggy=20.0, night=10.0)).startswith("No gap:")
     assert gap_of(rows(day=20.0)) == gap_of([]) == ""
+
+
+def test_an_evaluation_without_a_gap_says_why() -> None:
+    one = {"mIoU": 50.0, "images": 1}
+    alone = gap_line({"day": one})
+    assert alone.startswith("No gap: it takes one clear condition and adverse ones")
+    assert alone.endswith("these images are day.")
+    assert (
+        gap_line({"day": one, "night": {"mIoU": None, "images": 1}})
+        == "No gap: not every one of day, night has an mIoU."
+    )
+    assert gap_line({"day": one, "night": {"mIoU": 30.0, "images": 1}}).startswith("Gap: 20.00 points")

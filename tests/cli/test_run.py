@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from PIL import Image
 
 from prove.cli.execute import execute, set_aside, settle_restart
 from prove.cli.progress import Progress
-from prove.cli.request import Plan, RunRequest, plan
+from prove.cli.request import Plan, Planner, RunRequest, plan
+from prove.cli.run import carry_out
 from prove.data.manifest import fingerprint
 from prove.errors import ProveError
 from prove.rundir import RunDir, write_json
@@ -390,6 +392,57 @@ def test_losses_check_proves(tmp_path: Path) -> None:
     assert evidence["ok"]
     assert evidence["objective"] == "ce + 0.3*dice"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_losses_check_takes_what_its_hint_names(tmp_path: Path) -> None:
+    check = ["losses", "check", "ce", "--strategy", "gen_dark", "--crop-size", "64x64"]
+    refused = prove(*check, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--gen-root DIR" in refused.stderr
+    (tmp_path / "made").mkdir()
+    refused = prove(*check, "--gen-root", "made", "--real-gen-ratio", "0.25", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "made (from --gen-root) has no dark/manifest.csv" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ("0.3*lovasz", "m2f + 0.3*lovasz"),
+        ("ce(ohem)", "m2f + ce(ohem=true)"),
+        ("0.5*ce", "m2f + 0.5*ce"),
+        ("ce + 0.3*lovasz", None),
+        ("m2f(cls=focal)", None),
+        (None, None),
+    ],
+)
+def test_a_criterion_that_nobody_asked_for_is_said_to_stay(asked: str | None, kept: str | None) -> None:
+    for model in ("mask2former_tiny", "fcn_tiny"):
+        if model == "fcn_tiny" and "m2f" in str(asked):
+            continue
+        planner = Planner()
+        for seed in (0, 1):
+            planner.job(RunRequest(model=model, loss=asked, seed=seed))
+        if kept is None or model == "fcn_tiny":
+            assert planner.remarks == []
+        else:
+            (remark,) = planner.remarks
+            assert remark.startswith("mask2former_tiny keeps its set criterion")
+            assert f"the objective is {kept}." in remark
+
+
+def test_the_kept_criterion_is_said_before_a_run_and_in_a_dry_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = {"model": "mask2former_tiny", "loss": "0.3*lovasz", "device": "cpu"}
+    monkeypatch.setattr("prove.cli.execute.execute", Mock(side_effect=ProveError("stop here")))
+    with pytest.raises(ProveError, match="stop here"):
+        carry_out(RunRequest(**flags), tmp_path / "results")
+    assert "the objective is m2f + 0.3*lovasz." in capsys.readouterr().err
+    done = prove(
+        "sweep", "--model", flags["model"], "--loss", flags["loss"], "--seed", "0..2", "--dry-run", cwd=tmp_path
+    )
+    assert done.stderr.count("the objective is m2f + 0.3*lovasz.") == 1
 
 
 def test_config_and_the_study_s_script_agree(camvid: Path, tmp_path: Path) -> None:

@@ -221,6 +221,8 @@ def test_two_spellings_of_one_job_are_one_run(home: Path) -> None:
         (EXPERIMENT.replace("eval_interval: 4", "eval_interval: 9"), "This is the cell"),
         (EXPERIMENT + "exclude: [{seed: [0, 1]}]\n", "every cell is excluded"),
         ("", "empty"),
+        (f"{EXPERIMENT}report: {{baseline: focla}}", "mine.yaml:5:20: baseline: Unknown loss"),
+        (f"{EXPERIMENT}report: {{baseline: focla}}", "Did you mean 'focal'"),
     ],
 )
 def test_a_mistake_is_named_and_nothing_is_written(home: Path, text: str, says: str) -> None:
@@ -252,6 +254,49 @@ def test_a_recipe_that_can_t_be_had_records_no_run(home: Path, axis: str, says: 
         if before:
             assert len(states(home)) == 4
         answer("sweep", write(home), "--register-only")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--dataset", "CamVid", "--data-root", "nope"), "--data-root names nope, which does not exist"),
+        (("--dataset", "ACDC"), "Where is ACDC?"),
+        (("--dataset", "multi_CamVid+ACDC"), "Where is ACDC?"),
+        (("--dataset", f"{DATASET},ACDC", "--limit", "1"), "Where is ACDC?"),
+        (("--dataset", DATASET, "--max-iters", "4", "--val-images", "2"), "has 1 validation images"),
+    ],
+)
+def test_a_dataset_that_is_not_here_records_no_run(home: Path, flags: tuple[str, ...], says: str) -> None:
+    for before in (False, True):
+        result = prove("sweep", *flags, "--model", "segformer_mit-b0", "--no-pretrained", "--seed", 0)
+        assert result.exit_code == 2, result.output
+        assert says in result.stderr
+        assert (home / "results" / "prove.db").exists() is before
+        if before:
+            assert len(states(home)) == 4
+        answer("sweep", write(home), "--register-only")
+
+
+def test_only_the_data_of_what_would_be_trained_must_be_here(home: Path) -> None:
+    """Runs on images that are elsewhere may be recorded; once cancelled, they keep nobody from the others."""
+    flags = ("--dataset", f"{DATASET},ACDC", "--model", "segformer_mit-b0", "--no-pretrained", "--seed", "0")
+    flags += (
+        "--max-iters",
+        "4",
+        "--eval-interval",
+        "4",
+        "--batch-size",
+        "2",
+        "--crop-size",
+        "32x32",
+        "--device",
+        "cpu",
+    )
+    answer("sweep", *flags, "--register-only")
+    assert "Where is ACDC?" in prove("sweep", *flags).stderr
+    answer("cancel", "--where", "dataset=ACDC")
+    done = answer("sweep", *flags)
+    assert (done["counts"]["finished"], done["counts"]["cancelled"]) == (1, 1)
 
 
 @pytest.mark.parametrize("flag", [("--seed", "0"), ("--no-amp",), ("--pretrained",), ("--name", "x"), ("--lr", "0.1")])

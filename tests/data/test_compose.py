@@ -55,6 +55,14 @@ def joined(dataset: Dataset, weights: dict[str, int], each: int, draws: tuple[tu
     return replace(dataset, definition=definition, train=replace(dataset.train, samples=samples), draws=draws)
 
 
+def test_images_without_conditions_have_none_to_choose(dataset: Dataset) -> None:
+    samples = tuple(replace(sample, condition="all") for sample in dataset.train)
+    plain = replace(dataset, train=replace(dataset.train, samples=samples))
+    with pytest.raises(ProveError, match="The images of CamVid have no conditions to choose day from") as caught:
+        compose(plain, Recipe("baseline", ("day",)))
+    assert "There are" not in caught.value.hint
+
+
 def pools(dataset: Dataset) -> dict[str, int]:
     return {pool: sum(sample.pool == pool for sample in dataset.train) for pool, _ in dataset.draws}
 

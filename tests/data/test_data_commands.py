@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from data_samples import camvid
 from PIL import Image
 from typer.testing import CliRunner
 
+from prove.catalog.label_spaces import CAMVID11
 from prove.cli.data import app
 from prove.errors import ProveError
 
@@ -43,6 +45,39 @@ def test_check(tmp_path: Path) -> None:
     assert text.splitlines()[-1] == f"CamVid: train 3, val 2 images, 2 errors, 0 warnings ({root})"
     code, text = run("check", "CamVid", "--data-root", str(root), "--json")
     assert (code, json.loads(text)["errors"]) == (2, 2)
+
+
+def test_several_datasets_have_no_one_root(tmp_path: Path) -> None:
+    drawn = "SynthStreet(height=64, width=64, train=1, val=1)"
+    flags = (f"multi_CamVid+{drawn}", "--data-root", f"CamVid={camvid(tmp_path)}")
+    code, text = run("check", *flags)
+    assert code == 0
+    assert re.search(r", (no faults|0 errors, \d+ warnings)$", text.splitlines()[-1])
+    assert json.loads(run("check", *flags, "--json")[1])["root"] is None
+    assert run("stats", *flags)[1].splitlines()[0] == f"multi_CamVid+{drawn} (joint)"
+    assert json.loads(run("stats", *flags, "--json")[1])["root"] is None
+
+
+def test_map_takes_every_dataset(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(
+        f"name: Own\nclasses: [{', '.join(CAMVID11.classes)}]\n"
+        "train: {images: a, labels: b}\nval: {images: c, labels: d}\n"
+    )
+    expected = run("map", "CamVid", "union42", "--json")
+    assert expected[0] == 0
+    assert run("map", str(tmp_path / "own.yaml"), "union42", "--json") == expected
+    street = run("map", "cityscapes19", "union42", "--json")
+    for text in ("SynthStreet(height=64)", "CamVid@cityscapes19", "multi_ACDC+CamVid"):
+        assert run("map", text, "union42", "--json") == street
+    with pytest.raises(ProveError, match="Unknown label space or dataset 'CamVit'"):
+        run("map", "CamVit")
+    with pytest.raises(ProveError, match="Unknown dataset 'CamVit'"):
+        run("map", "CamVit@union42")
+    (tmp_path / "yard.yaml").write_text(
+        "name: Yard\nclasses: [ground, tree]\ntrain: {images: a, labels: b}\nval: {images: c, labels: d}\n"
+    )
+    with pytest.raises(ProveError, match=r"No map leads from the 2 classes of .*yard\.yaml"):
+        run("map", str(tmp_path / "yard.yaml"), "union42")
 
 
 def test_stats(tmp_path: Path) -> None:

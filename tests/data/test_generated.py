@@ -180,6 +180,32 @@ def test_a_copy_of_a_validation_image_is_found_before_training(
     assert check(noise).errors == ()
 
 
+def test_a_manifest_with_one_fault_has_one(folder: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where no image is left: that the split is empty then is no fault of its own."""
+    write(folder, [{**rows_of(folder)[0], "original_path": "train/nobody.png"}])
+    with pytest.raises(typer.Exit):
+        make_manifest(folder, "CamVid", dataset.root, None, "", check=True, force=False, json_output=False)
+    told = capsys.readouterr().out
+    assert told.count("error: ") == 1
+    assert "1 errors" in told
+
+
+def test_damaged_images_are_listed_by_the_command_that_looks_at_them(folder: Path, dataset: Dataset) -> None:
+    def hint() -> str:
+        composed = compose(dataset, Recipe("gen_cycleGAN", None, 0.5), generated_root=folder.parent)
+        with pytest.raises(ProveError) as caught:
+            check(composed).raise_if_bad()
+        return caught.value.hint
+
+    generated = "`prove data manifest FOLDER --dataset CamVid --check` lists"
+    (folder / "night" / f"{FIRST}.png").write_text("no image")
+    assert hint() == f"{generated} them all."
+    dataset.val.samples[0].image.write_text("no image")
+    assert hint() == f"`prove data check CamVid` lists those of real images, {generated} those of generated ones."
+    write_image(folder / "night" / f"{FIRST}.png")
+    assert hint() == "`prove data check CamVid` lists them all."
+
+
 def test_images_of_other_streets_are_no_originals(tmp_path: Path) -> None:
     """Every seed of SynthStreet draws other scenes under the same names; other counts, from seven on, the same ones."""
     street, same, *others = (
@@ -284,7 +310,7 @@ def test_a_damaged_generated_image_is_a_fault_of_the_data(folder: Path, dataset:
     samples = read(folder, dataset).samples
     report = check(replace(dataset, train=replace(dataset.train, samples=samples)))
     assert [each.kind for each in report.errors] == ["unreadable_image"]
-    with pytest.raises(ProveError, match="prove data manifest FOLDER --check"):
+    with pytest.raises(ProveError, match="prove data manifest FOLDER --dataset CamVid --check"):
         report.raise_if_bad()
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from prove.catalog.label_spaces import CAMVID11, CITYSCAPES19, MAPILLARY66
 from prove.data.check import check
 from prove.data.compose import compose
-from prove.data.definition import located, resolve_dataset
+from prove.data.definition import located, resolve_dataset, spelling
 from prove.data.joint import absolute_roots, shares
 from prove.data.labels import read_label
 from prove.data.manifest import fingerprint
@@ -283,6 +283,22 @@ def test_classes_of_one_s_own_can_t_be_joined_with_others(tmp_path: Path) -> Non
         resolve_dataset(f"multi_CamVid+{tmp_path / 'yard.yaml'}")
     with pytest.raises(ProveError, match=r"labels of Yard can't be read as 'union42': no map knows its 2 classes"):
         resolve_dataset(f"{tmp_path / 'yard.yaml'}@union42")
+
+
+def test_a_definition_is_spelt_as_it_can_be_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "my yard.yaml").write_text(
+        f"name: Yard\nclasses: [{', '.join(CAMVID11.classes)}]\n"
+        "train: {images: a, labels: b}\nval: {images: c, labels: d}\n"
+    )
+    yard = f"{tmp_path}/my yard.yaml"
+    for text in (
+        "CamVid", "CamVid@union42", "SynthStreet(height=64, train=4)@union42", yard, f"{yard}@cityscapes19",
+        f"multi_CamVid+{yard}", f"multi_2*CamVid+1*{yard}@union42", "multi_ACDC+CamVid", "multi_ACDC+CamVid@union42",
+    ):  # fmt: skip
+        definition = resolve_dataset(text)
+        assert spelling(definition) == text
+        again = resolve_dataset(spelling(definition))
+        assert (again.name, again.canonical()) == (definition.name, definition.canonical())
 
 
 def test_a_dataset_without_places_says_how_to_name_them() -> None:

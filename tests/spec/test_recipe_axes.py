@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prove.cli.request import Planner, RunRequest
+from prove.cli.request import Planner, RunRequest, plan
 from prove.errors import ProveError
 from prove.spec.experiment import read_experiment
 
@@ -53,15 +53,40 @@ def test_where_images_lie_is_no_part_of_a_job() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("matrix: {real_gen_ratio: [1.5], strategy: [gen_x]}", "real_gen_ratio is 1.5"),
         ("matrix: {real_gen_ratio: [0.5], strategy: [baseline]}", "the strategy 'baseline' has none"),
-        ("matrix: {domain_filter: [clear_day++night]}", "domain_filter"),
+        ("matrix: {domain_filter: [clear_day++night]}", r"--domain-filter 'clear_day\+\+night' leaves"),
     ],
 )
 def test_what_can_not_be(text: str, message: str, tmp_path: Path) -> None:
     (cell,) = cells(tmp_path, text + "\n")
     with pytest.raises(ProveError, match=message):
         Planner().job(RunRequest(**cell))
+
+
+@pytest.mark.parametrize("ratio", ["1.5", "-0.1", "1.0000001"])
+def test_a_share_has_its_place_in_the_file(ratio: str, tmp_path: Path) -> None:
+    with pytest.raises(ProveError, match=rf":1:27: real_gen_ratio must be a number in \[0, 1\], not {ratio}"):
+        cells(tmp_path, f"matrix: {{real_gen_ratio: [{ratio}], strategy: [gen_x]}}\n")
+
+
+def test_a_folder_of_generated_images_is_for_a_strategy_that_has_some(tmp_path: Path) -> None:
+    """Of one run; among several strategies of a sweep it says where those of one lie."""
+    with pytest.raises(
+        ProveError, match=r"--gen-root /a holds generated images, and the strategy 'std_cutmix' has none"
+    ):
+        plan(RunRequest(strategy="std_cutmix", gen_root="/a"))
+    found = [
+        Planner().job(RunRequest(**cell))
+        for cell in cells(tmp_path, "matrix: {strategy: [baseline, gen_x]}\ntrain: {gen_root: made}\n")
+    ]
+    assert [job.strategy for job in found] == ["baseline", "gen_x"]
+
+
+@pytest.mark.parametrize("text", ["", " ", "day+", ",day"])
+def test_a_condition_without_a_name_is_refused(text: str) -> None:
+    with pytest.raises(ProveError) as caught:
+        Planner().job(RunRequest(domain_filter=text))
+    assert caught.value.message == f"--domain-filter {text!r} leaves a condition unnamed."
 
 
 def test_domain_shift_holds_what_its_comment_says() -> None:

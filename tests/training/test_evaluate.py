@@ -180,6 +180,26 @@ def test_images_that_were_trained_on_are_said(finished: RunDir, tmp_path: Path) 
     said = asked(finished, str(tmp_path / "own.yaml"))["about"]
     assert said["shared"] == {"images": 2, "first": "0"}
     assert said["maps"] == []
+    launch = read_json(finished.launch)["placement"]
+    target = find_target(finished, launch, str(tmp_path / "own.yaml"), None)
+    assert about(finished, launch, target, val_images=1)["shared"] == {
+        "images": 1,
+        "first": "0",
+    }  # of what is evaluated
+
+
+def test_a_dataset_of_one_s_own_with_faults_names_the_command_that_lists_them(finished: RunDir, tmp_path: Path) -> None:
+    (tmp_path / "val").mkdir()
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "val" / "0.png").write_text("no image")
+    file = tmp_path / "my own.yaml"
+    file.write_text(
+        f"name: Own\nclasses: [{', '.join(CLASSES)}]\n"
+        "train: {images: val, labels: labels}\nval: {images: val, labels: labels}\n"
+    )
+    with pytest.raises(ProveError) as caught:
+        find_target(finished, read_json(finished.launch)["placement"], str(file), None)
+    assert caught.value.hint == f"`prove data check '{file}'` lists them all."
 
 
 @pytest.mark.parametrize("recipe", ["filter", "noise", "changed"])

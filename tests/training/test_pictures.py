@@ -17,7 +17,7 @@ load_stack()
 import torch  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 
-from prove.training.dataset import evenly_spaced  # noqa: E402
+from prove.data.manifest import evenly_spaced  # noqa: E402
 from prove.training.metric import ImageCountsMetric  # noqa: E402
 from prove.training.predictions import IMAGES, LONGER_SIDE, Picture, encoded, reduced  # noqa: E402
 
